@@ -1,0 +1,193 @@
+// The operations of a decoder, each declared once with its contract. A backend implements them all: `reference` is the
+// readable specification (sequential loops, double accumulation, also runs entirely in f64), `cpu` the production path.
+//
+// Rules that hold for every operation and backend:
+//  - A matrix is [tokens, features], row-major. T is the number of tokens of a packed batch.
+//  - "activation" tensors are bf16, f32 or f64 as Precision says; "residual" tensors (the residual stream and its
+//    gradient) are f32 in the bf16 and f32 precisions, f64 in f64; norm weights and biases are f32.
+//  - Outputs never alias inputs unless the comment says "in place".
+//  - Results are the same bits for any number of threads, and a token's result depends on its own sequence alone.
+//  - Shapes are the caller's promise, checked at the model's boundary; dtypes not listed in a contract are an Error.
+//  - T = 0 is allowed everywhere and does nothing (gradients are then set to zero).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "kernels/memory.h"
+#include "kernels/tensor.h"
+
+namespace lomu {
+
+/// Element types of one way to compute.
+struct Precision {
+  DType activation;  ///< inputs and outputs of matrix products
+  DType residual;    ///< residual stream and its gradient
+  DType gradient;    ///< adapter gradients
+  friend bool operator==(const Precision&, const Precision&) = default;
+};
+inline constexpr Precision kBF16Precision{DType::kBF16, DType::kF32, DType::kF32};
+inline constexpr Precision kF32Precision{DType::kF32, DType::kF32, DType::kF32};
+inline constexpr Precision kF64Precision{DType::kF64, DType::kF64, DType::kF64};
+
+/// Frozen matrices that share one input: [out_0 + out_1 + ..., in], for example q|k|v or gate|up. The bytes are laid out
+/// as the backend likes (prepacked) and may be a read-only mapping shared by all ranks of a machine.
+struct FrozenLinear {
+  std::int64_t in = 0;
+  std::vector<std::int64_t> outs;  ///< rows of each part
+  bool backward = true;            ///< also packed for dX = dY W
+  std::byte* storage = nullptr;    ///< Ops::frozen_bytes() bytes, 64-byte aligned
+  [[nodiscard]] std::int64_t out() const {
+    std::int64_t sum = 0;
+    for (const auto o : outs) sum += o;
+    return sum;
+  }
+};
+
+/// Dropout on an adapter's input: element (row, col) of x is zeroed where the counter-based generator says so and the
+/// rest divided by 1 - p. The mask is a function of (key, first_row + row, col) alone: the same in forward and
+/// backward and on any number of ranks. See dropout_keep() in kernels/dropout.h.
+struct Dropout {
+  float p = 0;
+  std::uint64_t key = 0;
+  std::int64_t first_row = 0;
+};
+
+/// One LoRA pair of a site: y += scale * dropout(x) A^T B^T.
+struct Adapter {
+  std::int64_t rank = 0;  ///< 0: this site has no adapter; the rest is then unused
+  double scale = 0;       ///< s = alpha / r, or alpha / sqrt(r)
+  const float* a = nullptr;  ///< right factor, PEFT's lora_A [rank, in] f32
+  const float* b = nullptr;  ///< left factor, PEFT's lora_B [out, rank] f32
+  void* grad_a = nullptr;    ///< [rank, in], Precision::gradient; written (not added to) by backward
+  void* grad_b = nullptr;    ///< [out, rank]
+  Dropout dropout;
+};
+
+/// A frozen linear group with its biases and adapters: what linear_forward and linear_backward work on.
+struct AdaptedLinear {
+  FrozenLinear frozen;
+  std::vector<const float*> bias;  ///< per part, [out_i] f32 or nullptr
+  std::vector<Adapter> adapters;   ///< per part
+  std::byte* packed = nullptr;     ///< Ops::adapter_bytes() bytes: the factors as the backend likes them
+  /// Sum of the ranks of the parts: columns of the saved low-rank activations S.
+  [[nodiscard]] std::int64_t total_rank() const {
+    std::int64_t sum = 0;
+    for (const auto& a : adapters) sum += a.rank;
+    return sum;
+  }
+};
+
+/// One sequence of a packed batch: queries [query_begin, +query_length) are the LAST query_length positions of the
+/// keys [key_begin, +key_length). In training both ranges are the same; in generation the keys live in a cache.
+struct SequenceSpan {
+  std::int64_t query_begin = 0, query_length = 0;
+  std::int64_t key_begin = 0, key_length = 0;
+};
+
+struct AttentionShape {
+  std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  double scale = 0;         ///< multiplies q k^T; 1 / sqrt(head_dim)
+  std::int64_t window = 0;  ///< 0: all earlier positions; w: position t sees t - w + 1 ... t
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  [[nodiscard]] virtual Precision precision() const = 0;
+
+  // ---- frozen weights and adapters -------------------------------------------------------------------------------
+
+  /// Bytes of storage that `linear` needs.
+  [[nodiscard]] virtual std::size_t frozen_bytes(const FrozenLinear& linear) const = 0;
+  /// Packs rows [first_row, first_row + rows) of part `part` from `w` [rows, in] f32 into linear.storage. Row ranges may
+  /// be packed in any order and from several threads at once if they start at multiples of kPackRows.
+  virtual void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
+                           const float* w) const = 0;
+  static constexpr std::int64_t kPackRows = 64;
+
+  [[nodiscard]] virtual std::size_t adapter_bytes(const AdaptedLinear& linear) const = 0;
+  /// Packs the factors into linear.packed. Call after every change of a factor and before the next use.
+  virtual void pack_adapters(const AdaptedLinear& linear) const = 0;
+
+  // ---- the adapted linear layer ----------------------------------------------------------------------------------
+
+  /// y[:, part i] = x W_i^T + bias_i + s_i dropout(x) A_i^T B_i^T  (+ residual)
+  /// x: [T, in] activation. y: [T, out] activation; or residual dtype when `residual` is given (then y = residual + ...,
+  /// y may be residual in place) or when y.dtype is Precision::residual (logits).
+  /// s: [T, total_rank] activation, receives dropout(x) A^T for backward (must be given when any rank > 0).
+  virtual void linear_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,
+                              const Tensor& s) const = 0;
+
+  /// dx = dy W + adapters' part (skipped when dx is empty); writes grad_a, grad_b of every adapter.
+  /// x: [T, in] activation; s as saved by forward; dy: [T, out] activation or residual dtype; dx: [T, in] activation.
+  virtual void linear_backward(const AdaptedLinear& linear, const Tensor& x, const Tensor& s, const Tensor& dy,
+                               const Tensor& dx) const = 0;
+
+  // ---- the rest of a block ---------------------------------------------------------------------------------------
+
+  /// out[t] = table[ids[t]]. table: [vocab, hidden] bf16, f32 or f64; out: residual dtype. Ids are checked by the caller.
+  virtual void embed(std::span<const std::int32_t> ids, const Tensor& table, const Tensor& out) const = 0;
+
+  /// y = x / sqrt(mean(x^2) + eps) * weight, row by row. x: [T, n] residual dtype; y: [T, n] activation.
+  virtual void rms_norm(const Tensor& x, const float* weight, double eps, const Tensor& y) const = 0;
+  /// dx += gradient of rms_norm with respect to x. dy: [T, n] activation; x as in forward; dx: residual dtype.
+  virtual void rms_norm_backward(const Tensor& dy, const Tensor& x, const float* weight, double eps,
+                                 const Tensor& dx) const = 0;
+
+  /// RMSNorm of every head by itself (Qwen3). x, y: [T, heads * head_dim] activation; y may be x in place.
+  virtual void head_norm(const Tensor& x, const float* weight, double eps, std::int64_t heads, const Tensor& y) const = 0;
+  /// dy is replaced by the gradient with respect to x, in place.
+  virtual void head_norm_backward(const Tensor& x, const float* weight, double eps, std::int64_t heads,
+                                  const Tensor& dy) const = 0;
+
+  /// Rotates each head's halves (x1, x2) by the angle of its position, in place:
+  /// (x1 cos - x2 sin, x2 cos + x1 sin); `inverse` rotates back, which is also the gradient.
+  /// x: [T, heads * head_dim] activation; cos, sin: [positions, head_dim / 2] f32 (f64 in f64 precision).
+  virtual void rope(const Tensor& x, std::span<const std::int32_t> positions, std::int64_t heads, const Tensor& cos,
+                    const Tensor& sin, bool inverse) const = 0;
+
+  /// Causal softmax attention within each sequence. q, out: [*, heads * head_dim]; k, v: [*, kv_heads * head_dim];
+  /// activation dtype, any ld. lse: [T, heads] f32 (f64 in f64): log of the sum of exp(scaled scores), for backward; may
+  /// be empty. Query head h reads kv head h / (heads / kv_heads).
+  virtual void attention(const AttentionShape& shape, std::span<const SequenceSpan> sequences, const Tensor& q,
+                         const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse) const = 0;
+  /// Writes dq, dk, dv (activation dtype, shapes and spans of q, k, v). Only for sequences with equal ranges.
+  virtual void attention_backward(const AttentionShape& shape, std::span<const SequenceSpan> sequences, const Tensor& q,
+                                  const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
+                                  const Tensor& dout, const Tensor& dq, const Tensor& dk, const Tensor& dv) const = 0;
+
+  /// h = silu(gate) * up. gate_up: [T, 2 f] with gate first; h: [T, f]. Activation dtype.
+  virtual void swiglu(const Tensor& gate_up, const Tensor& h) const = 0;
+  /// d_gate_up (may be gate_up in place) from dh.
+  virtual void swiglu_backward(const Tensor& dh, const Tensor& gate_up, const Tensor& d_gate_up) const = 0;
+
+  // ---- head and loss ---------------------------------------------------------------------------------------------
+
+  /// Cross entropy of softmax(x W^T) against `targets`, in chunks: all logits never exist at once.
+  /// x: [N, hidden] activation (already normed, supervised rows only); losses: [1, N] f32 (f64 in f64);
+  /// dx: [N, hidden] activation, grad_scale times the gradient of the SUM of losses; skipped when empty.
+  virtual void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
+                             double grad_scale, const Tensor& losses, const Tensor& dx) const = 0;
+
+  /// y[i] = x[rows[i]].  x: [T, n], y: [N, n], same dtype.
+  virtual void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const = 0;
+  /// x = 0, then x[rows[i]] = y[i]. Rows are distinct.
+  virtual void scatter_rows(const Tensor& y, std::span<const std::int32_t> rows, const Tensor& x) const = 0;
+};
+
+/// The specification. `precision` may also be kF64Precision.
+std::unique_ptr<Ops> make_reference_ops(Precision precision);
+
+/// The production path on the CPU. bf16 falls back to an Error where the CPU has neither AVX512_BF16 nor AMX
+/// (see cpu_has_fast_bf16()). `threads` >= 1.
+std::unique_ptr<Ops> make_cpu_ops(Precision precision, int threads, Memory& memory);
+
+/// Whether bf16 products run natively here.
+bool cpu_has_fast_bf16();
+
+}  // namespace lomu
