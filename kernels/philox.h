@@ -1,6 +1,6 @@
-// Counter-based random numbers: Philox4x32-10. A value is a pure function of (seed, purpose, counter), so any rank, thread
-// or resumed run that asks for the same place gets the same bits, in any order. Not for cryptography, and never a stream
-// that is passed around: whoever draws says which number it wants.
+// Counter-based random numbers: Philox4x32-10. A value is a pure function of (seed, purpose, counter), so any rank,
+// thread or resumed run that asks for the same place gets the same bits, in any order. Not for cryptography, and never
+// a stream that is passed around: whoever draws says which number it wants.
 #pragma once
 
 #include <array>
@@ -25,7 +25,8 @@ enum class Purpose : std::uint64_t {
 
 /// The bare generator: ten rounds over a 128-bit counter with a 64-bit key.
 /// Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); constants from the paper.
-constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
+constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
+                                                  std::array<std::uint32_t, 2> key) {
   constexpr std::uint64_t kMul0 = 0xD2511F53u;
   constexpr std::uint64_t kMul1 = 0xCD9E8D57u;
   constexpr std::uint32_t kWeyl0 = 0x9E3779B9u;  // golden ratio
@@ -48,7 +49,9 @@ constexpr std::uint64_t mix64(std::uint64_t x) {
 }
 
 /// [0, 1) in steps of 2^-24: every value is a float exactly, and 1 cannot come out.
-constexpr float unit_float(std::uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+constexpr float unit_float(std::uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24f;
+}
 
 /// A uniform integer in [0, n), n >= 1, from 64 random bits. Its bias is below n / 2^64 (Lemire's multiply-shift).
 constexpr std::uint64_t bounded(std::uint64_t bits, std::uint64_t n) {
