@@ -1,0 +1,38 @@
+// Frozen weights with their adapters attached: what training, evaluation and generation run. Keeps the factors in the
+// form that the operations like; they must be refreshed when an optimizer has moved them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+#include "models/decoder/adapter_set.h"
+#include "models/decoder/weights.h"
+
+namespace lomu {
+
+class AdaptedModel {
+ public:
+  /// `adapters` may be null: the base model. Everything passed in outlives this object. Packs the factors.
+  AdaptedModel(const ModelWeights& weights, AdapterSet* adapters, const Ops& ops, Memory& memory);
+
+  /// Bytes that the constructor allocates in Scope::kAdapters.
+  static std::size_t packed_bytes(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops);
+
+  /// Repacks all factors. Call after every change of AdapterSet::factors() and before the next forward.
+  void refresh();
+
+  [[nodiscard]] const ModelWeights& weights() const { return weights_; }
+  [[nodiscard]] const ModelConfig& config() const { return weights_.config; }
+  [[nodiscard]] AdapterSet* adapters() const { return adapters_; }
+
+ private:
+  ModelWeights weights_;
+  AdapterSet* adapters_;
+  const Ops* ops_;
+  Buffer packed_;
+};
+
+}  // namespace lomu
