@@ -137,6 +137,8 @@ class Communicator {
   /// Says why on stderr (one line naming rank and context) and ends every rank with `exit_code`, within seconds, even
   /// those that wait inside an operation. `threads` ends the ranks by exceptions instead of ending the process.
   [[noreturn]] virtual void abort(std::string_view reason, int exit_code) = 0;
+  /// Writes "lomu: rank 1 of 2, step 12: reason" to stderr in one piece.
+  void report(std::string_view reason) const;
 
  protected:
   struct Place {
@@ -168,8 +170,6 @@ class Communicator {
   /// "all_gather (gradients to owners) at step 12", for messages.
   [[nodiscard]] std::string describe(const Operation& operation) const;
   [[nodiscard]] CommError deadline_error(const Operation& operation, std::string_view waiting_for) const;
-  /// Writes "lomu: rank 1 of 2, step 12: reason" to stderr in one piece.
-  void report(std::string_view reason) const;
 
  private:
   [[nodiscard]] Operation begin(std::string_view name, std::string_view what, int channel) const;
@@ -182,6 +182,11 @@ class Communicator {
 
 /// The only rank of a world of one.
 std::unique_ptr<Communicator> make_self_communicator(const CommOptions& options = {});
+
+/// For main(): reports `error` once and says how this rank ends. An AgreedError is reported by the rank that failed,
+/// and the exit code returned on all. Any other error, with more ranks than one, is reported and aborts them all: no
+/// return.
+int conclude(Communicator& comm, const std::exception& error);
 
 /// Sets a communicator's deadline for the life of the object: for phases known to be long.
 class ScopedDeadline {

@@ -36,15 +36,35 @@ class GradientReducer {
   void gather_factors(std::span<float> flat);
 
  private:
+  /// Where one node's value lies, for the sum: another rank's, packed, or this rank's partial of that index.
+  struct Source {
+    const float* packed = nullptr;
+    std::size_t partial = 0;
+  };
+  /// A run of this rank's shard: where in the flat buffer, where in a packed shard.
+  struct Tile {
+    std::size_t flat = 0;
+    std::size_t packed = 0;
+    std::size_t count = 0;
+  };
+
+  void plan_messages();
+  void plan_sum();
+  void add_sources(std::span<const Partial> partials, float* out);
+
   Communicator& comm_;
   ReductionPlan plan_;
   std::vector<std::vector<Segment>> shards_;
-  std::vector<std::size_t> shard_floats_;
   std::size_t length_;
   std::span<float> workspace_;
   std::vector<Outgoing> sends_;
   std::vector<Incoming> receives_;
-  std::vector<std::size_t> gather_bytes_;
+  std::vector<std::size_t> gather_bytes_;       ///< by rank
+  std::vector<Source> sources_;                 ///< the tree's nodes from left to right
+  std::vector<std::size_t> adds_after_source_;  ///< how many additions of the two last values follow each source
+  std::vector<Tile> tiles_;
+  std::size_t depth_ = 0;       ///< most values held at once while adding
+  std::vector<float> scratch_;  ///< [thread, depth, tile]
 };
 
 /// Collective. One value per micro-batch of this rank's block, in order, from every rank: all M of them, in order.

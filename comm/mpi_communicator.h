@@ -2,15 +2,11 @@
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <string>
 
 #include "comm/communicator.h"
 
 namespace lomu {
-
-/// How many ranks the launcher says it started (mpirun, mpiexec, srun), from its environment variables.
-/// Nothing when this process was started by itself.
-std::optional<int> launched_ranks();
 
 /// Owned by main(): initialises MPI when a launcher started this process, else stands for a world of one without
 /// touching MPI. It ends MPI when it goes; when it goes because an exception passes by, it ends all ranks instead, for

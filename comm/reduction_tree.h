@@ -18,6 +18,22 @@ struct TreeNode {
   friend bool operator==(const TreeNode&, const TreeNode&) = default;
 };
 
+/// The tree's nodes held so far, left to right, each as large as it can be. Says when two of them may be added.
+class NodeStack {
+ public:
+  explicit NodeStack(std::size_t leaves) : leaves_(leaves) {}
+
+  /// Takes the node that follows those held. Returns how many additions of the two last values are now due, one after
+  /// the other; the nodes held are those after these additions.
+  std::size_t push(TreeNode node);
+  [[nodiscard]] std::size_t size() const noexcept { return nodes_.size(); }
+  [[nodiscard]] const std::vector<TreeNode>& nodes() const noexcept { return nodes_; }
+
+ private:
+  std::size_t leaves_;
+  std::vector<TreeNode> nodes_;
+};
+
 /// Half-open range of micro-batch indices.
 struct Block {
   std::size_t begin = 0;
@@ -37,14 +53,13 @@ class ReductionPlan {
   [[nodiscard]] Block block(int rank) const;
   /// The largest tree nodes inside the rank's block, left to right. For one rank: the root.
   [[nodiscard]] std::span<const TreeNode> partials(int rank) const;
-  [[nodiscard]] unsigned root_level() const noexcept { return root_level_; }
   /// How many buffers a TreeAccumulator of this rank holds at once, at most, counting the one being filled.
   [[nodiscard]] std::size_t buffers_needed(int rank) const;
 
  private:
   std::size_t micro_batches_;
-  unsigned root_level_;
   std::vector<std::vector<TreeNode>> partials_;
+  std::vector<std::size_t> buffers_needed_;
 };
 
 /// Equal buffers of `length` floats cut from memory that the caller owns (and accounts for). Each starts on a multiple
@@ -99,7 +114,8 @@ class TreeAccumulator {
   BufferPool& pool_;
   std::size_t next_;
   std::span<float> pending_;
-  std::vector<Partial> stack_;
+  NodeStack nodes_;
+  std::vector<Partial> sums_;  ///< of nodes_, in the same order
 };
 
 /// into[i] += from[i]. Threads split the range; every element is one f32 addition.
