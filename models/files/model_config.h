@@ -38,6 +38,9 @@ struct RopeConfig {
   std::vector<float> frequency_divisors;
 };
 
+/// More layers than any decoder has; what a configuration asks for is refused above it before anything is allocated.
+inline constexpr std::int64_t kMaxLayers = 4096;
+
 /// The shape and constants of one decoder. All counts are positive and small enough that products of two fit an int64.
 struct ModelConfig {
   Architecture architecture = Architecture::kLlama;
