@@ -13,6 +13,9 @@
 
 namespace lomu {
 
+/// The shapes of one block with its adapters' ranks, without any memory behind them: what plans are made from.
+LayerWeights shape_of_layer(const ModelConfig& config, std::span<const PairInfo> pairs, std::int64_t layer);
+
 class AdaptedModel {
  public:
   /// `adapters` may be null: the base model. Everything passed in outlives this object. Packs the factors.

@@ -65,6 +65,9 @@ std::vector<PairInfo> plan_pairs(const ModelConfig& config, const AdapterFile& f
 /// Elements of a flat buffer with these pairs.
 std::int64_t flat_size(std::span<const PairInfo> pairs);
 
+/// Bytes that an AdapterSet with these pairs allocates in Scope::kAdapters.
+std::size_t adapter_set_bytes(std::span<const PairInfo> pairs, std::optional<DType> gradient);
+
 class AdapterSet {
  public:
   /// A new adapter. `gradient`: element type of the gradient buffer (Precision::gradient), or none for an adapter that

@@ -41,7 +41,8 @@ struct DecoderCapacity {
 enum class Stage : std::uint8_t {
   kEmbedding,
   kAttentionInput,  ///< normed input of q, k, v
-  kQkv,             ///< q|k|v after rotation
+  kQkv,             ///< q|k|v as projected
+  kRotated,         ///< q|k after head norm and rotation
   kAttention,       ///< attention output, before o
   kAfterAttention,  ///< residual stream between the halves of a block
   kMlpInput,

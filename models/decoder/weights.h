@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -59,8 +58,8 @@ class WeightsLayout {
   /// throws.
   void fill(std::span<std::byte> region, const ModelFiles& files, const Ops& ops, int threads) const;
 
-  /// Views into a filled region.
-  [[nodiscard]] ModelWeights bind(std::byte* region) const;
+  /// Views into a filled region, which may be a read-only mapping: nothing writes through them.
+  [[nodiscard]] ModelWeights bind(const std::byte* region) const;
 
  private:
   /// A frozen group and the weights its parts come from. `linear.storage` is null here: the offset counts.
@@ -80,8 +79,8 @@ class WeightsLayout {
   std::size_t reserve(std::size_t bytes);
   void add_group(std::vector<WeightId> parts, bool training, const Ops& ops);
   void add_vector(WeightId id);
-  [[nodiscard]] AdaptedLinear bind_group(std::byte* region, std::size_t index) const;
-  [[nodiscard]] const float* bind_vector(std::byte* region, WeightId id) const;
+  [[nodiscard]] AdaptedLinear bind_group(const std::byte* region, std::size_t index) const;
+  [[nodiscard]] const float* bind_vector(const std::byte* region, WeightId id) const;
   [[nodiscard]] std::vector<Task> tasks() const;
 
   ModelConfig config_;

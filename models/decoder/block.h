@@ -1,0 +1,67 @@
+// One block of the decoder, forward: the two halves around the point where attention reads its keys and values, so that
+// training (keys in the batch) and generation (keys in a cache) run the same code. Private to models/decoder.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "kernels/ops.h"
+#include "models/decoder/decoder.h"
+#include "models/decoder/weights.h"
+#include "models/files/model_config.h"
+
+namespace lomu {
+
+/// The tensors of a block for T tokens. What backward reads again belongs to the block, the rest is shared.
+struct BlockTensors {
+  Tensor stream_in;   ///< [T, hidden] residual
+  Tensor mid;         ///< [T, hidden] residual stream between the halves; may be stream_in
+  Tensor stream_out;  ///< [T, hidden] residual; may be mid
+  Tensor normed;      ///< [T, hidden] shared
+  Tensor projected;   ///< [T, q + 2 kv] as the linear layer made it
+  Tensor rotated;     ///< [T, q + kv] after head norm and rotation; columns of `projected` without head norm
+  Tensor attention;   ///< [T, q]
+  Tensor lse;         ///< [T, heads]; empty: not kept
+  Tensor gate_up;     ///< [T, 2 f]
+  Tensor hidden;      ///< [T, f] shared
+  Tensor s_qkv, s_o, s_gate_up, s_down;  ///< [T, sum of ranks]
+};
+
+/// Everything a block needs that is not its own.
+struct BlockContext {
+  const Ops& ops;
+  const ModelConfig& config;
+  Tensor cos, sin;  ///< [positions, head_dim / 2]
+  const Observer& observer;
+
+  void observe(std::int64_t layer, Stage stage, const Tensor& tensor) const {
+    if (observer) observer(layer, stage, tensor);
+  }
+};
+
+inline Tensor q_of(const ModelConfig& c, const BlockTensors& t) {
+  return t.rotated.columns(0, c.q_size());
+}
+inline Tensor k_of(const ModelConfig& c, const BlockTensors& t) {
+  return t.rotated.columns(c.q_size(), c.kv_size());
+}
+inline Tensor v_of(const ModelConfig& c, const BlockTensors& t) {
+  return t.projected.columns(c.q_size() + c.kv_size(), c.kv_size());
+}
+
+AttentionShape attention_shape(const ModelConfig& config, std::int64_t layer);
+
+/// norm, q|k|v, head norm, rotation.
+void block_until_attention(const BlockContext& context, std::int64_t layer, const LayerWeights& weights,
+                           const BlockTensors& t, std::span<const std::int32_t> positions);
+
+/// attention over `keys` and `values`, o and residual, norm, gate|up, swiglu, down and residual.
+void block_from_attention(const BlockContext& context, std::int64_t layer, const LayerWeights& weights,
+                          const BlockTensors& t, std::span<const SequenceSpan> sequences, const Tensor& keys,
+                          const Tensor& values);
+
+/// Fills cos and sin [positions, head_dim / 2] (f32 or f64) from double.
+void fill_rope_tables(const ModelConfig& config, const Tensor& cos, const Tensor& sin);
+
+}  // namespace lomu

@@ -1,0 +1,51 @@
+// What decoder.h hides: state of a decoder between construction and its calls. Private to models/decoder.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "models/decoder/decoder.h"
+#include "models/decoder/decoder_layout.h"
+
+namespace lomu {
+
+struct Decoder::Impl {
+  Impl(const AdaptedModel& model, const Ops& ops, Memory& memory, const DecoderCapacity& capacity);
+
+  // forward.cpp
+  /// Throws Error if the batch is malformed or too large; lists its sequences and supervised rows.
+  void take(const PackedBatch& batch);
+  /// Runs all blocks on the batch taken last, with dropout where `key` is not null; returns the last residual stream.
+  Tensor run_blocks(const PackedBatch& batch, const std::uint64_t* dropout_key);
+  /// Final norm and cross entropy of the supervised rows; d_head_normed receives gradients where `backward`.
+  double run_head(const Tensor& stream, double grad_scale, bool backward);
+  void set_dropout(const std::uint64_t* key);
+
+  // backward.cpp
+  void run_backward(const PackedBatch& batch);
+  void head_backward(std::int64_t tokens);
+  void block_backward(const PackedBatch& batch, std::int64_t layer);
+  void attention_backward(const PackedBatch& batch, std::int64_t layer, const BlockTensors& t, const Tensor& d_qkv);
+
+  [[nodiscard]] BlockTensors tensors(std::int64_t layer, std::int64_t tokens) const;
+  [[nodiscard]] Tensor rows(std::size_t entry, std::int64_t count) const {
+    return buffers.tensor(entry).row_range(0, count);
+  }
+
+  const AdaptedModel& model;
+  const Ops& ops;
+  const DecoderCapacity capacity;
+  const DecoderLayout layout;
+  const Buffers buffers;
+  std::vector<LayerWeights> layers;  ///< the model's, with the dropout of this call
+  AdaptedLinear head;                ///< without adapters
+  Observer observer;
+  BlockContext context;
+
+  std::vector<SequenceSpan> sequences;
+  std::vector<std::int32_t> supervised;  ///< tokens that predict a supervised one
+  std::vector<std::int32_t> targets;     ///< what they predict
+};
+
+}  // namespace lomu
