@@ -20,6 +20,9 @@ enum Channel : int {
   kAllGatherv,
 };
 
+// A year: a longer deadline is a mistake or none at all, and clock arithmetic must not overflow.
+constexpr std::chrono::milliseconds kLongestWait = std::chrono::hours(365 * 24);
+
 // A message about a failure is for people: longer than this, it is cut.
 constexpr std::size_t kLongestText = 1 << 14;
 
@@ -49,6 +52,16 @@ std::vector<T> gather_values(Communicator& comm, std::span<const T> mine, std::s
   std::vector<T> all(mine.size() * static_cast<std::size_t>(comm.size()));
   comm.all_gather(std::as_bytes(mine), std::as_writable_bytes(std::span(all)), what);
   return all;
+}
+
+// One system call, past stdio: ranks share a terminal, and the process may be about to be killed.
+void write_to_stderr(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return;
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
 }
 
 class SelfCommunicator final : public Communicator {
@@ -87,9 +100,7 @@ CommOptions CommOptions::from_environment() {
   if (text == nullptr || *text == '\0') return options;
   char* end = nullptr;
   const double seconds = std::strtod(text, &end);
-  // A year: beyond it the value is a mistake, and the clock arithmetic must not overflow.
-  constexpr double kLongest = 365.0 * 86400.0;
-  if (*end != '\0' || !(seconds >= 0.001) || seconds > kLongest) {
+  if (*end != '\0' || !(seconds >= 0.001) || seconds > std::chrono::duration<double>(kLongestWait).count()) {
     throw UsageError(fmt::format("'{}' is not a number of seconds", text), "LOMU_COMM_DEADLINE_S",
                      "give the longest wait for other ranks, for example 300");
   }
@@ -105,7 +116,7 @@ Failure Failure::from(const std::exception& error) {
 }
 
 Communicator::Operation Communicator::begin(std::string_view name, std::string_view what, int channel) const {
-  return {name, what, channel, std::chrono::steady_clock::now() + deadline_};
+  return {name, what, channel, std::chrono::steady_clock::now() + std::min(deadline_, kLongestWait)};
 }
 
 void Communicator::check_rank(int other, std::string_view name) const {
@@ -192,9 +203,14 @@ void Communicator::run_all_gatherv(std::span<const std::byte> mine, std::span<st
   std::size_t at = 0;
   for (int other = 0; other < size(); ++other) {
     const std::size_t count = counts[static_cast<std::size_t>(other)];
-    sends.push_back({other, mine.data(), mine.size()});
-    receives.push_back({other, all.data() + at, count});
+    std::byte* const place = all.data() + at;
     at += count;
+    if (other != rank()) {
+      sends.push_back({other, mine.data(), mine.size()});
+      receives.push_back({other, place, count});
+    } else if (count > 0 && place != mine.data()) {
+      std::memmove(place, mine.data(), count);
+    }
   }
   run_exchange(sends, receives, operation);
 }
@@ -297,15 +313,7 @@ CommError Communicator::deadline_error(const Operation& operation, std::string_v
 void Communicator::report(std::string_view reason) const {
   std::string who = size() > 1 ? fmt::format("rank {} of {}", rank(), size()) : std::string();
   if (!context_.empty()) who += who.empty() ? context_ : ", " + context_;
-  const std::string line = who.empty() ? fmt::format("lomu: {}\n", reason) : fmt::format("lomu: {}: {}\n", who, reason);
-  // One system call, past stdio: ranks share a terminal, and the process may be about to be killed.
-  std::string_view rest = line;
-  while (!rest.empty()) {
-    const ssize_t written = ::write(STDERR_FILENO, rest.data(), rest.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;
-    rest.remove_prefix(static_cast<std::size_t>(written));
-  }
+  write_to_stderr(who.empty() ? fmt::format("lomu: {}\n", reason) : fmt::format("lomu: {}: {}\n", who, reason));
 }
 
 int conclude(Communicator& comm, const std::exception& error) {
@@ -314,8 +322,13 @@ int conclude(Communicator& comm, const std::exception& error) {
   std::string text = failure.where.empty() ? failure.what : fmt::format("{}: {}", failure.where, failure.what);
   if (!failure.hint.empty()) text += fmt::format("\n  hint: {}", failure.hint);
   const auto* agreed = dynamic_cast<const AgreedError*>(&error);
-  if (agreed == nullptr && comm.size() > 1) comm.abort(text, exit_code);
-  if (agreed == nullptr || agreed->rank() == comm.rank()) comm.report(text);
+  if (agreed == nullptr) {
+    if (comm.size() > 1) comm.abort(text, exit_code);
+    comm.report(text);
+  } else if (agreed->rank() == comm.rank()) {
+    // The text names the rank where the ranks differ; the one that reports it is no news.
+    write_to_stderr(fmt::format("lomu: {}\n", text));
+  }
   return exit_code;
 }
 

@@ -335,8 +335,7 @@ TEST(Conclude, OneRankReportsAnAgreedErrorAndAllReturnItsExitCode) {
       EXPECT_EQ(conclude(comm, error), 2);
     }
   });
-  EXPECT_EQ(testing::internal::GetCapturedStderr(),
-            "lomu: rank 1 of 3: job.yaml:3: rank 1: no such key\n  hint: spell it\n");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "lomu: job.yaml:3: rank 1: no such key\n  hint: spell it\n");
 }
 
 TEST(Options, TheDeadlineComesFromTheEnvironment) {
