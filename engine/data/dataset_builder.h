@@ -14,7 +14,7 @@ namespace lomu {
 enum class OnError : std::uint8_t { kStop, kSkip };
 
 struct DataOptions {
-  std::filesystem::path source;  ///< a JSONL file
+  std::filesystem::path source = {};  ///< a JSONL file
   OnError on_error = OnError::kStop;
   unsigned threads = 0;  ///< 0: one for each core
 };
