@@ -11,7 +11,8 @@ namespace lomu {
 enum class Exit : int { kDone = 0, kFailed = 1, kUsage = 2 };
 
 /// Base of every error Lomu throws on purpose.
-/// what():  one sentence. where(): "file:line", a YAML path, a tensor name; may be empty. hint(): what to do; may be empty.
+/// what():  one sentence. where(): "file:line", a YAML path, a tensor name; may be empty. hint(): what to do; may be
+/// empty.
 class Error : public std::runtime_error {
  public:
   explicit Error(std::string what, std::string where = {}, std::string hint = {}, Exit exit = Exit::kFailed)

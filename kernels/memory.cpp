@@ -15,7 +15,9 @@ std::string_view name_of(Scope scope) {
   return kNames[static_cast<std::size_t>(scope)];
 }
 
-Buffer::Buffer(Buffer&& other) noexcept { *this = std::move(other); }
+Buffer::Buffer(Buffer&& other) noexcept {
+  *this = std::move(other);
+}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(data_, other.data_);
@@ -48,7 +50,9 @@ Buffer Memory::allocate(Scope scope, std::size_t bytes, std::string_view label) 
   return buffer;
 }
 
-void Memory::note_external(Scope scope, std::size_t bytes) { add(scope, bytes); }
+void Memory::note_external(Scope scope, std::size_t bytes) {
+  add(scope, bytes);
+}
 
 std::size_t Memory::current_total() const {
   std::size_t total = 0;

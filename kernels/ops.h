@@ -33,8 +33,8 @@ inline constexpr Precision kBF16Precision{DType::kBF16, DType::kF32, DType::kF32
 inline constexpr Precision kF32Precision{DType::kF32, DType::kF32, DType::kF32};
 inline constexpr Precision kF64Precision{DType::kF64, DType::kF64, DType::kF64};
 
-/// Frozen matrices that share one input: [out_0 + out_1 + ..., in], for example q|k|v or gate|up. The bytes are laid out
-/// as the backend likes (prepacked) and may be a read-only mapping shared by all ranks of a machine.
+/// Frozen matrices that share one input: [out_0 + out_1 + ..., in], for example q|k|v or gate|up. The bytes are laid
+/// out as the backend likes (prepacked) and may be a read-only mapping shared by all ranks of a machine.
 struct FrozenLinear {
   std::int64_t in = 0;
   std::vector<std::int64_t> outs;  ///< rows of each part
@@ -58,8 +58,8 @@ struct Dropout {
 
 /// One LoRA pair of a site: y += scale * dropout(x) A^T B^T.
 struct Adapter {
-  std::int64_t rank = 0;  ///< 0: this site has no adapter; the rest is then unused
-  double scale = 0;       ///< s = alpha / r, or alpha / sqrt(r)
+  std::int64_t rank = 0;     ///< 0: this site has no adapter; the rest is then unused
+  double scale = 0;          ///< s = alpha / r, or alpha / sqrt(r)
   const float* a = nullptr;  ///< right factor, PEFT's lora_A [rank, in] f32
   const float* b = nullptr;  ///< left factor, PEFT's lora_B [out, rank] f32
   void* grad_a = nullptr;    ///< [rank, in], Precision::gradient; written (not added to) by backward
@@ -104,8 +104,8 @@ class Ops {
 
   /// Bytes of storage that `linear` needs.
   [[nodiscard]] virtual std::size_t frozen_bytes(const FrozenLinear& linear) const = 0;
-  /// Packs rows [first_row, first_row + rows) of part `part` from `w` [rows, in] f32 into linear.storage. Row ranges may
-  /// be packed in any order and from several threads at once if they start at multiples of kPackRows.
+  /// Packs rows [first_row, first_row + rows) of part `part` from `w` [rows, in] f32 into linear.storage. Row ranges
+  /// may be packed in any order and from several threads at once if they start at multiples of kPackRows.
   virtual void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
                            const float* w) const = 0;
   static constexpr std::int64_t kPackRows = 64;
@@ -117,9 +117,9 @@ class Ops {
   // ---- the adapted linear layer ----------------------------------------------------------------------------------
 
   /// y[:, part i] = x W_i^T + bias_i + s_i dropout(x) A_i^T B_i^T  (+ residual)
-  /// x: [T, in] activation. y: [T, out] activation; or residual dtype when `residual` is given (then y = residual + ...,
-  /// y may be residual in place) or when y.dtype is Precision::residual (logits).
-  /// s: [T, total_rank] activation, receives dropout(x) A^T for backward (must be given when any rank > 0).
+  /// x: [T, in] activation. y: [T, out] activation; or residual dtype when `residual` is given (then y = residual +
+  /// ..., y may be residual in place) or when y.dtype is Precision::residual (logits). s: [T, total_rank] activation,
+  /// receives dropout(x) A^T for backward (must be given when any rank > 0).
   virtual void linear_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,
                               const Tensor& s) const = 0;
 
@@ -130,7 +130,8 @@ class Ops {
 
   // ---- the rest of a block ---------------------------------------------------------------------------------------
 
-  /// out[t] = table[ids[t]]. table: [vocab, hidden] bf16, f32 or f64; out: residual dtype. Ids are checked by the caller.
+  /// out[t] = table[ids[t]]. table: [vocab, hidden] bf16, f32 or f64; out: residual dtype. Ids are checked by the
+  /// caller.
   virtual void embed(std::span<const std::int32_t> ids, const Tensor& table, const Tensor& out) const = 0;
 
   /// y = x / sqrt(mean(x^2) + eps) * weight, row by row. x: [T, n] residual dtype; y: [T, n] activation.
@@ -140,7 +141,8 @@ class Ops {
                                  const Tensor& dx) const = 0;
 
   /// RMSNorm of every head by itself (Qwen3). x, y: [T, heads * head_dim] activation; y may be x in place.
-  virtual void head_norm(const Tensor& x, const float* weight, double eps, std::int64_t heads, const Tensor& y) const = 0;
+  virtual void head_norm(const Tensor& x, const float* weight, double eps, std::int64_t heads,
+                         const Tensor& y) const = 0;
   /// dy is replaced by the gradient with respect to x, in place.
   virtual void head_norm_backward(const Tensor& x, const float* weight, double eps, std::int64_t heads,
                                   const Tensor& dy) const = 0;
@@ -152,8 +154,8 @@ class Ops {
                     const Tensor& sin, bool inverse) const = 0;
 
   /// Causal softmax attention within each sequence. q, out: [*, heads * head_dim]; k, v: [*, kv_heads * head_dim];
-  /// activation dtype, any ld. lse: [T, heads] f32 (f64 in f64): log of the sum of exp(scaled scores), for backward; may
-  /// be empty. Query head h reads kv head h / (heads / kv_heads).
+  /// activation dtype, any ld. lse: [T, heads] f32 (f64 in f64): log of the sum of exp(scaled scores), for backward;
+  /// may be empty. Query head h reads kv head h / (heads / kv_heads).
   virtual void attention(const AttentionShape& shape, std::span<const SequenceSpan> sequences, const Tensor& q,
                          const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse) const = 0;
   /// Writes dq, dk, dv (activation dtype, shapes and spans of q, k, v). Only for sequences with equal ranges.

@@ -19,7 +19,8 @@ struct Tensor {
 
   Tensor() = default;
   Tensor(void* d, DType t, std::int64_t r, std::int64_t c) : data(d), dtype(t), rows(r), cols(c), ld(c) {}
-  Tensor(void* d, DType t, std::int64_t r, std::int64_t c, std::int64_t l) : data(d), dtype(t), rows(r), cols(c), ld(l) {}
+  Tensor(void* d, DType t, std::int64_t r, std::int64_t c, std::int64_t l)
+      : data(d), dtype(t), rows(r), cols(c), ld(l) {}
 
   [[nodiscard]] bool empty() const { return data == nullptr; }
   [[nodiscard]] std::int64_t size() const { return rows * cols; }
