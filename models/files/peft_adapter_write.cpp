@@ -157,13 +157,9 @@ void write_factors(const fs::path& path, const std::vector<AdapterPair>& pairs, 
   writer.commit();
 }
 
-// What a file of this type gives back for these values.
 std::vector<float> as_stored(const std::vector<float>& values, DType dtype) {
   std::vector<float> result = values;
-  for (float& x : result) {
-    if (dtype == DType::kF16) x = static_cast<float>(F16(x));
-    if (dtype == DType::kBF16) x = static_cast<float>(BF16(x));
-  }
+  for (float& x : result) x = stored_value(x, dtype);
   return result;
 }
 

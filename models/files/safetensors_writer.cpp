@@ -95,6 +95,14 @@ void narrow(std::span<const float> values, DType dtype, std::span<std::byte> out
   }
 }
 
+float stored_value(float value, DType dtype) {
+  switch (dtype) {
+    case DType::kF16: return static_cast<float>(F16(value));
+    case DType::kBF16: return static_cast<float>(BF16(value));
+    default: return value;
+  }
+}
+
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> tensors)
     : path_(path), tensors_(checked(std::move(tensors), path)), file_(path) {
   const std::string header = header_of(tensors_);

@@ -27,6 +27,9 @@ struct TensorSpec {
 /// Rounds to nearest even. Throws NumericError naming `where` when a finite value becomes infinite (f16 ends at 65504).
 void narrow(std::span<const float> values, DType dtype, std::span<std::byte> out, const std::string& where);
 
+/// What a file of this type gives back for a value written to it.
+float stored_value(float value, DType dtype);
+
 /// One file, written from front to back: the tensors one after the other in the order of tensors(), each in pieces of
 /// any size.
 class SafetensorsWriter {
