@@ -1,0 +1,41 @@
+// Where and how a model is computed: what a user asked for ("auto", "bf16", 0 threads), turned into what this machine
+// does. No arithmetic here, and no model.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "comm/communicator.h"
+#include "engine/config/train_config.h"
+#include "kernels/ops.h"
+
+namespace lomu {
+
+struct ComputeRequest {
+  config::DeviceName device = config::DeviceName::kAuto;
+  config::BackendName backend = config::BackendName::kAuto;
+  config::ComputeType dtype = config::ComputeType::kAuto;
+  int threads = 0;  ///< of this rank; 0: a fair share of the cores it may use
+};
+
+/// What a request came to.
+struct ComputeChoice {
+  config::BackendName backend = config::BackendName::kCpu;  ///< never kAuto
+  Precision precision = kF32Precision;
+  int threads = 1;
+  /// "cpu, bf16, 2 threads": for a line of output.
+  [[nodiscard]] std::string text() const;
+};
+
+/// dtype auto: bf16 where the CPU multiplies it natively and the backend is cpu, else f32. threads 0: share_of_cores().
+/// Collective over `comm` when threads is 0. Throws UsageError for a device that this build or machine does not have,
+/// and for bf16 where the CPU has no instructions for it.
+ComputeChoice choose_compute(const ComputeRequest& request, Communicator& comm);
+
+/// Cores for this rank: those that it may run on (affinity mask, container quota), each divided among the ranks of this
+/// host that may run there too; at least 1. Collective.
+int share_of_cores(Communicator& comm);
+
+std::unique_ptr<Ops> make_ops(const ComputeChoice& choice, Memory& memory);
+
+}  // namespace lomu

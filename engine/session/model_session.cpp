@@ -1,0 +1,119 @@
+#include "engine/session/model_session.h"
+
+#include <fmt/format.h>
+
+#include <future>
+#include <string>
+#include <utility>
+
+#include "comm/shared_region.h"
+#include "engine/session/adapter_source.h"
+#include "kernels/error.h"
+
+namespace lomu {
+namespace {
+
+Tokenizer load_tokenizer(const std::filesystem::path& path, const ModelConfig& config) {
+  Tokenizer tokenizer = Tokenizer::load(path);
+  // Fewer ids than the model has rows are usual (padding of the embedding); more would look up rows that are not there.
+  if (tokenizer.vocab_size() > config.vocab_size) {
+    throw FormatError(fmt::format("the tokenizer has {} ids, but the model has {} embeddings", tokenizer.vocab_size(),
+                                  config.vocab_size),
+                      path.string(), "the tokenizer belongs to another model");
+  }
+  return tokenizer;
+}
+
+}  // namespace
+
+// In the order in which they are made: each may refer to those above it.
+struct ModelSession::Parts {
+  Memory memory;
+  std::optional<ModelFiles> files;
+  std::optional<Tokenizer> tokenizer;
+  ComputeChoice compute;
+  std::unique_ptr<Ops> ops;
+  SharedRegion region;
+  ModelWeights weights;
+  std::optional<AdapterSet> adapters;
+  std::optional<AdaptedModel> model;
+};
+
+ModelSession::ModelSession(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+ModelSession::ModelSession(ModelSession&&) noexcept = default;
+ModelSession& ModelSession::operator=(ModelSession&&) noexcept = default;
+ModelSession::~ModelSession() = default;
+
+ModelSession ModelSession::open(const SessionOptions& options, Communicator& comm, bool training) {
+  auto parts = std::make_unique<Parts>();
+  Parts& p = *parts;
+  p.compute = choose_compute(options.compute, comm);
+  comm.together([&] { p.files.emplace(ModelFiles::open(options.model)); }, "opening the model");
+  const ModelConfig& config = p.files->config();
+
+  // The tokenizer is parsed while the weights are read: on a small model each takes a good part of a second.
+  std::future<Tokenizer> tokenizer;
+  if (options.tokenizer) {
+    tokenizer = std::async(std::launch::async, [&] { return load_tokenizer(options.model, config); });
+  }
+  comm.together(
+      [&] {
+        p.ops = make_ops(p.compute, p.memory);
+        if (!options.adapter.empty()) {
+          p.adapters.emplace(config, load_adapter(options.adapter, config), std::nullopt, p.memory);
+        }
+      },
+      "opening the adapter");
+  const WeightsLayout layout(config, *p.ops, training);
+  p.region = SharedRegion::create(comm, layout.bytes(), "weights", [&](std::span<std::byte> bytes) {
+    layout.fill(bytes, *p.files, *p.ops, p.compute.threads);
+  });
+  if (comm.local_rank() == 0 || !p.region.shared()) p.memory.note_external(Scope::kWeights, layout.bytes());
+  p.weights = layout.bind(p.region.bytes().data());
+  comm.together(
+      [&] {
+        if (options.tokenizer) p.tokenizer.emplace(tokenizer.get());
+        p.model.emplace(p.weights, p.adapters ? &*p.adapters : nullptr, *p.ops, p.memory);
+      },
+      "opening the tokenizer");
+  return ModelSession(std::move(parts));
+}
+
+ModelSession ModelSession::open(const SessionOptions& options) {
+  const auto alone = make_self_communicator();
+  return open(options, *alone);
+}
+
+const ModelFiles& ModelSession::files() const {
+  return *parts_->files;
+}
+const ModelConfig& ModelSession::config() const {
+  return parts_->files->config();
+}
+const Tokenizer& ModelSession::tokenizer() const {
+  if (!parts_->tokenizer) throw Error("this session was opened without a tokenizer");
+  return *parts_->tokenizer;
+}
+const ComputeChoice& ModelSession::compute() const {
+  return parts_->compute;
+}
+const Ops& ModelSession::ops() const {
+  return *parts_->ops;
+}
+Memory& ModelSession::memory() const {
+  return parts_->memory;
+}
+const ModelWeights& ModelSession::weights() const {
+  return parts_->weights;
+}
+const std::string& ModelSession::weights_note() const {
+  return parts_->region.note();
+}
+AdapterSet* ModelSession::adapters() const {
+  return parts_->adapters ? &*parts_->adapters : nullptr;
+}
+const AdaptedModel& ModelSession::model() const {
+  return *parts_->model;
+}
+
+}  // namespace lomu
