@@ -117,13 +117,16 @@ void measure(Communicator& comm, const Settings& settings) {
   const Timing barrier = time(comm, settings.repeat, [&] {
     for (int i = 0; i < 100; ++i) comm.barrier();
   });
+  const Timing agree = time(comm, settings.repeat, [&] {
+    for (int i = 0; i < 100; ++i) comm.agree(true, "");
+  });
 
   if (comm.rank() != 0) return;
   const double total = static_cast<double>(settings.floats) * sizeof(float);
   const double others = total * (comm.size() - 1) / comm.size();
   fmt::print("{{\"backend\": \"{}\", \"ranks\": {}, \"floats\": {}, \"micro_batches\": {}, \"repeat\": {},\n",
              comm.backend(), comm.size(), settings.floats, settings.micro_batches, settings.repeat);
-  fmt::print(" \"barrier_us\": {:.2f},\n", barrier.median * 1e4);
+  fmt::print(" \"barrier_us\": {:.2f}, \"agree_us\": {:.2f},\n", barrier.median * 1e4, agree.median * 1e4);
   fmt::print(" {},\n", row("plain_exchange", plain, static_cast<double>(message)));
   fmt::print(" {},\n", row("accumulate_block", local, 0.0));
   fmt::print(" {},\n", row("reduce_to_owners", reduce, others));

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 namespace lomu {
 namespace {
@@ -112,6 +113,7 @@ Failure Failure::from(const std::exception& error) {
   if (const auto* ours = dynamic_cast<const Error*>(&error)) {
     return {ours->what(), ours->where(), ours->hint(), ours->exit()};
   }
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) return {"not enough memory", {}, {}, Exit::kFailed};
   return {error.what(), {}, {}, Exit::kFailed};
 }
 

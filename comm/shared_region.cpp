@@ -12,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -52,18 +53,34 @@ Error out_of_memory(std::string_view name, std::size_t bytes, std::string_view d
                {}, "use a smaller model or a machine with more memory");
 }
 
-// What the kernel believes it can still give without killing anyone; nothing if it does not say.
-std::optional<std::size_t> available_memory() {
-  std::ifstream file("/proc/meminfo");
+// The numbers of a file of "key value" lines; a file that cannot be read has none.
+std::map<std::string, std::size_t> read_numbers(const char* path) {
+  std::ifstream file(path);
+  std::map<std::string, std::size_t> numbers;
   std::string key;
-  std::size_t kilobytes = 0;
-  std::size_t available = 0;
-  bool known = false;
-  for (std::string unit; file >> key >> kilobytes; std::getline(file, unit)) {
-    if (key == "MemAvailable:") known = true;
-    if (key == "MemAvailable:" || key == "SwapFree:") available += kilobytes * 1024;
+  std::size_t value = 0;
+  for (std::string rest; file >> key >> value; std::getline(file, rest)) numbers[key] = value;
+  return numbers;
+}
+
+// What the machine, and the control group of a container, can still give without killing anyone; nothing if they do not
+// say.
+std::optional<std::size_t> available_memory() {
+  std::optional<std::size_t> available;
+  const auto machine = read_numbers("/proc/meminfo");  // "MemAvailable:  123 kB"
+  if (machine.contains("MemAvailable:")) {
+    const auto swap = machine.find("SwapFree:");
+    available = (machine.at("MemAvailable:") + (swap == machine.end() ? 0 : swap->second)) * 1024;
   }
-  return known ? std::optional(available) : std::nullopt;
+  std::size_t limit = 0;
+  const auto group = read_numbers("/sys/fs/cgroup/memory.stat");
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && group.contains("anon") && group.contains("shmem")) {
+    // The rest of the group's memory is page cache, which gives way.
+    const std::size_t used = group.at("anon") + group.at("shmem");
+    const std::size_t left = limit > used ? limit - used : 0;
+    available = std::min(available.value_or(left), left);
+  }
+  return available;
 }
 
 void require_memory(std::string_view name, std::size_t bytes) {
@@ -79,6 +96,7 @@ struct Offer {
   std::int64_t fd = -1;
   std::uint64_t dev = 0;
   std::uint64_t ino = 0;
+  std::uint64_t bytes = 0;
 };
 
 }  // namespace
@@ -178,6 +196,9 @@ class SharedRegion::Mapping {
   /// The others' side: the leader's memory, or why it cannot be reached.
   static std::pair<std::optional<SharedRegion>, std::string> map_offer(std::string_view name, std::size_t bytes,
                                                                        const Offer& offer) {
+    if (offer.bytes != bytes) {
+      throw Error(fmt::format("ranks of one host ask for {} of {} and {} bytes", name, offer.bytes, bytes));
+    }
     if (offer.fd < 0) return {std::nullopt, "the local leader has no memory file"};
     const std::string path = fmt::format("/proc/{}/fd/{}", offer.pid, offer.fd);
     const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -187,8 +208,9 @@ class SharedRegion::Mapping {
       return {std::nullopt, fmt::format("{} is not the local leader's memory (another container?)", path)};
     }
     Mapping mapping(name, bytes);
-    if (!mapping.place(file.get(), PROT_READ))
+    if (!mapping.place(file.get(), PROT_READ)) {
       return {std::nullopt, error_text("cannot map the local leader's memory")};
+    }
     return {mapping.release({}), std::string()};
   }
 
@@ -220,8 +242,10 @@ SharedRegion SharedRegion::create(Communicator& comm, std::size_t bytes, std::st
 
   // 2. The leaders say where.
   Offer mine;
+  mine.bytes = bytes;
   struct stat info = {};
-  if (file.get() >= 0 && ::fstat(file.get(), &info) == 0) mine = {::getpid(), file.get(), info.st_dev, info.st_ino};
+  if (file.get() >= 0 && ::fstat(file.get(), &info) == 0)
+    mine = {::getpid(), file.get(), info.st_dev, info.st_ino, bytes};
   std::vector<Offer> offers(static_cast<std::size_t>(comm.size()));
   comm.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(offers)), name);
 

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <chrono>
@@ -93,6 +94,38 @@ TEST(SharedRegion, AFailedFillBecomesTheSameErrorOnEveryRankAtOnce) {
                AgreedError);
   EXPECT_EQ(thrown, 4);
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+}
+
+TEST(SharedRegion, WithoutAMemoryFileEveryRankFillsItsOwnCopy) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  std::atomic<int> fills{0};
+  run_threads(3, [&](Communicator& comm) {
+    if (comm.rank() == 0) {
+      ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    }
+    const SharedRegion region = SharedRegion::create(comm, 5000, "weights", [&](std::span<std::byte> memory) {
+      ++fills;
+      fill_pattern(memory);
+    });
+    if (comm.rank() == 0) {
+      ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    }
+    EXPECT_TRUE(has_pattern(region.bytes()));
+    EXPECT_FALSE(region.shared());
+    EXPECT_THAT(region.note(), HasSubstr("no memory file"));
+  });
+  EXPECT_EQ(fills, 3);
+}
+
+TEST(SharedRegion, DifferentSizesAreRefused) {
+  EXPECT_THROW(run_threads(2,
+                           [](Communicator& comm) {
+                             const std::size_t bytes = comm.rank() == 0 ? 1000 : 9'000'000;
+                             SharedRegion::create(comm, bytes, "weights", fill_pattern);
+                           }),
+               AgreedError);
 }
 
 TEST(SharedRegion, MoreMemoryThanThereIsIsAClearError) {
