@@ -1,0 +1,110 @@
+#include "engine/config/schema_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace lomu::config {
+namespace {
+
+constexpr std::size_t kGap = 2;
+constexpr std::size_t kNarrowestText = 30;
+
+std::string meaning_of(const Field& field) {
+  if (field.when_key.empty()) return field.meaning;
+  return fmt::format("{}; only with {}: {}", field.meaning, field.when_key, field.when_value);
+}
+
+std::string type_of(const Field& field) {
+  return field.unit.empty() ? allowed_text(field) : fmt::format("{} {}", allowed_text(field), field.unit);
+}
+
+/// Two columns: the key, and beside it what it means, what it may be, and what its words mean.
+class Printer {
+ public:
+  Printer(const Schema& schema, const Style& style, std::size_t width) : style_(style) {
+    for (const Field& field : schema.fields()) left_ = std::max(left_, 2 + field.name().size() + kGap);
+    room_ = std::max(kNarrowestText, width > left_ ? width - left_ : 0);
+  }
+
+  [[nodiscard]] std::string row(const Field& field) const {
+    std::string out = fmt::format("  {}{:{}}", style_.bold(field.name()), "", left_ - 2 - field.name().size());
+    std::size_t indent = 0;  // the first line has the key before it
+    for (const std::string& line : wrap(meaning_of(field), room_)) {
+      out += fmt::format("{:{}}{}\n", "", indent, line);
+      indent = left_;
+    }
+    const std::string standard = default_text(field);
+    const std::string type = type_of(field) + ", ";
+    const std::string rest = field.required ? style_.yellow(standard) : style_.dim("default ") + standard;
+    out += fmt::format("{:{}}{}{}\n", "", left_, style_.cyan(type), rest);
+    for (const Choice& choice : field.choices) out += explained(choice);
+    return out;
+  }
+
+ private:
+  [[nodiscard]] std::string explained(const Choice& choice) const {
+    if (choice.meaning.empty()) return {};
+    std::string out;
+    for (const std::string& line : wrap(fmt::format("{}: {}", choice.name, choice.meaning), room_ - kGap)) {
+      out += fmt::format("{:{}}{}\n", "", left_ + kGap, style_.dim(line));
+    }
+    return out;
+  }
+
+  Style style_;
+  std::size_t left_ = 0;
+  std::size_t room_ = 0;
+};
+
+/// | would end a cell.
+std::string escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '|') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string schema_text(const Schema& schema, const Style& style, std::size_t width) {
+  const Printer printer(schema, style, width);
+  std::string out;
+  for (const SectionInfo& section : schema.sections()) {
+    if (!out.empty()) out += '\n';
+    std::size_t indent = 0;  // the first line has the section before it
+    for (const std::string& line : wrap(fmt::format("{}: {}", section.path, section.meaning), width - kGap)) {
+      const auto name = indent == 0 ? section.path.size() + 1 : 0;
+      out +=
+          fmt::format("{:{}}{}{}\n", "", indent, name == 0 ? "" : style.green(line.substr(0, name)), line.substr(name));
+      indent = kGap;
+    }
+    for (const Field& field : schema.fields()) {
+      if (field.section() == section.path) out += printer.row(field);
+    }
+  }
+  return out;
+}
+
+std::string schema_markdown(const Schema& schema) {
+  std::string out;
+  for (const SectionInfo& section : schema.sections()) {
+    out += fmt::format("### {}\n\n{}.\n\n", section.path, section.meaning);
+    out += "| key | may be | default | meaning |\n|---|---|---|---|\n";
+    for (const Field& field : schema.fields()) {
+      if (field.section() != section.path) continue;
+      std::string meaning = meaning_of(field);
+      for (const Choice& choice : field.choices) {
+        if (!choice.meaning.empty()) meaning += fmt::format("<br>`{}`: {}", choice.name, choice.meaning);
+      }
+      out += fmt::format("| `{}` | {} | {} | {} |\n", field.name(), escaped(type_of(field)),
+                         escaped(default_text(field)), escaped(meaning));
+    }
+    out += '\n';
+  }
+  return out;
+}
+
+}  // namespace lomu::config

@@ -1,0 +1,296 @@
+// The rows of the key table: every key of a training job, once.
+#include <fmt/format.h>
+
+#include "engine/config/schema.h"
+#include "engine/config/section.h"
+#include "engine/config/sites.h"
+
+namespace lomu::config {
+namespace {
+
+// An int member must hold whatever its row allows.
+constexpr double kIntMax = 2147483647;
+// The largest integer that every JSON reader keeps exactly.
+constexpr double kExactMax = 9007199254740991;
+// Rates found for one optimizer mean nothing to the other: eta is the spectral size of LoRA-Muon's step of W, while
+// AdamW's rate bounds each entry of a factor.
+constexpr double kLoraMuonRate = 0.01;
+constexpr double kAdamWRate = 2e-4;
+
+class Table {
+ public:
+  template <class Project>
+  Section<Project> section(std::string path, std::string meaning, Project project) {
+    return {sections_, fields_, std::move(path), std::move(meaning), project};
+  }
+  Schema build() && { return {std::move(sections_), std::move(fields_)}; }
+
+ private:
+  std::vector<SectionInfo> sections_;
+  std::vector<Field> fields_;
+};
+
+void add_model(Table& table) {
+  auto model = table.section(
+      "model", "the model that is finetuned; it is never changed", [](auto& config) -> auto& { return config.model; });
+  model.key("path", &ModelConfig::path, "a Hugging Face folder, or a GGUF file").required();
+}
+
+void add_adapter(Table& table) {
+  auto adapter = table.section(
+      "adapter", "what is trained: a LoRA pair at every chosen linear layer",
+      [](auto& config) -> auto& { return config.adapter; });
+  adapter.key("rank", &AdapterConfig::rank, "rank r of every pair").range(1, 256);
+  adapter.key("alpha", &AdapterConfig::alpha, "the adapter is scaled by alpha / rank")
+      .above(0, 1e6)
+      .default_from("2 x adapter.rank", [](const TrainConfig& config) -> Value { return 2.0 * config.adapter.rank; });
+  adapter.key("rslora", &AdapterConfig::rslora, "scale by alpha / sqrt(rank) instead");
+  adapter.key("dropout", &AdapterConfig::dropout, "share of the adapter's inputs set to zero in training")
+      .from_below(0, 1);
+  adapter.key(
+      "targets", Type::kTextList, [](const AdapterConfig& a) -> Value { return a.targets; },
+      [](AdapterConfig& a, const Value& value) { a.targets = read_sites(std::get<std::vector<std::string>>(value)); },
+      "linear layers with a pair, any of q, k, v, o, gate, up, down (q_proj etc. also), or all");
+  adapter.key(
+      "layers", Type::kTextList, [](const AdapterConfig& a) -> Value { return layers_text(a.layers); },
+      [](AdapterConfig& a, const Value& value) { a.layers = read_layers(std::get<std::vector<std::string>>(value)); },
+      "decoder blocks with pairs, counted from 0: all, or numbers and ranges as 0-9,12");
+  adapter.key(
+      "init", &AdapterConfig::init,
+      {{"zero", AdapterInit::kZero, "left factor zero: the model starts unchanged"},
+       {"balanced", AdapterInit::kBalanced, "both factors orthonormal and small: the model starts slightly changed"}},
+      "where the factors start");
+  adapter.key("from", &AdapterConfig::from, "adapter to go on from: its rank, alpha, targets and layers must be these")
+      .optional();
+}
+
+void add_data(Table& table) {
+  auto data = table.section(
+      "data", "what it learns from: JSON Lines, a record of messages, prompt and completion, or text each",
+      [](auto& config) -> auto& { return config.data; });
+  data.key("train", &DataConfig::train, "training records").required();
+  data.key("validation", &DataConfig::validation, "records that are never trained on")
+      .optional()
+      .excludes("data.validation_split");
+  data.key("validation_split", &DataConfig::validation_split, "share of the training records held out for validation")
+      .above(0, 0.9)
+      .optional()
+      .excludes("data.validation");
+  data.key("chat_template", &DataConfig::chat_template,
+           {{"auto", ChatTemplate::kAuto, "the model's own"},
+            {"chatml", ChatTemplate::kChatML, "<|im_start|>role ... <|im_end|>"},
+            {"llama3", ChatTemplate::kLlama3, "<|start_header_id|>role<|end_header_id|> ... <|eot_id|>"}},
+           "how messages become text");
+  data.key("train_on", &DataConfig::train_on,
+           {{"assistant", TrainOn::kAssistant,
+             "what the assistant says with its end of turn, a completion, all of a plain text"},
+            {"all", TrainOn::kAll, "every token, the user's too"}},
+           "tokens that count in the loss");
+  data.key("max_length", &DataConfig::max_length, "longest record; a record never spans two micro-batches")
+      .unit("tokens")
+      .range(2, 1 << 24)
+      .default_from("training.micro_batch_tokens", [](const TrainConfig& config) -> Value {
+        return static_cast<std::int64_t>(config.training.micro_batch_tokens);
+      });
+  const std::string skip = "leave it out, count it, report it";
+  const std::string stop = "end with an error that names the line";
+  data.key("too_long", &DataConfig::too_long,
+           {{"skip", OnLongRecord::kSkip, skip},
+            {"stop", OnLongRecord::kStop, stop},
+            {"truncate", OnLongRecord::kTruncate, "keep its first max_length tokens: its end is not learned"}},
+           "what to do with a longer record");
+  data.key("on_error", &DataConfig::on_error, {{"stop", OnBadRecord::kStop, stop}, {"skip", OnBadRecord::kSkip, skip}},
+           "what to do with a broken record");
+  data.key("packing", &DataConfig::packing, "fill micro-batches by length; false: in order, as many records as fit");
+  data.key("shuffle", &DataConfig::shuffle, "new order every epoch, drawn from training.seed");
+  data.key("cache_dir", &DataConfig::cache_dir, "where tokenised data is kept, so that the next run starts at once");
+}
+
+void add_training(Table& table) {
+  auto training = table.section(
+      "training", "how long, and how much at a time", [](auto& config) -> auto& { return config.training; });
+  training.key("steps", &TrainingConfig::steps, "optimizer steps to take; give this or epochs")
+      .range(1, 1e9)
+      .optional()
+      .excludes("training.epochs");
+  training.key("epochs", &TrainingConfig::epochs, "passes over the training data; give this or steps")
+      .above(0, 1e6)
+      .optional()
+      .excludes("training.steps")
+      .default_from("1 without steps",
+                    [](const TrainConfig& config) { return config.training.steps ? Value{} : Value{1.0}; });
+  training
+      .key("micro_batch_tokens", &TrainingConfig::micro_batch_tokens, "length of one micro-batch: what memory pays for")
+      .unit("tokens")
+      .range(2, 1 << 24);
+  training
+      .key("micro_batches", &TrainingConfig::micro_batches,
+           "micro-batches of one step, over all ranks together: the result does not depend on the number of ranks")
+      .range(1, 1 << 24);
+  training.key("validation_every", &TrainingConfig::validation_every, "distance of validations; 0: only at the end")
+      .unit("steps")
+      .range(0, kIntMax);
+  training.key("save_every", &TrainingConfig::save_every, "distance of checkpoints; 0: only at the end")
+      .unit("steps")
+      .range(0, kIntMax);
+  training.key("seed", &TrainingConfig::seed, "of every random draw: start, order, dropout").range(0, kExactMax);
+}
+
+void add_schedule(Table& table) {
+  auto schedule = table.section(
+      "training.schedule", "the learning rate over the steps",
+      [](auto& config) -> auto& { return config.training.schedule; });
+  schedule.key("name", &ScheduleConfig::name,
+               {{"constant", ScheduleName::kConstant, "flat after the warm-up"},
+                {"linear", ScheduleName::kLinear, "straight down to min_lr_ratio"},
+                {"cosine", ScheduleName::kCosine, "half a cosine down to min_lr_ratio"},
+                {"wsd", ScheduleName::kWsd, "warm-up, stable, then straight down over decay_ratio"}},
+               "its shape after the warm-up");
+  schedule.key("warmup_steps", &ScheduleConfig::warmup_steps, "length of the linear rise from zero")
+      .unit("steps")
+      .range(0, 1e9)
+      .optional()
+      .excludes("training.schedule.warmup_ratio");
+  schedule.key("warmup_ratio", &ScheduleConfig::warmup_ratio, "the same as a share of all steps")
+      .range(0, 1)
+      .optional()
+      .excludes("training.schedule.warmup_steps")
+      .default_from("0.03 without warmup_steps", [](const TrainConfig& config) {
+        return config.training.schedule.warmup_steps ? Value{} : Value{0.03};
+      });
+  schedule.key("decay_ratio", &ScheduleConfig::decay_ratio, "share of all steps in the final descent")
+      .range(0, 1)
+      .when("training.schedule.name", "wsd");
+  schedule
+      .key("min_lr_ratio", &ScheduleConfig::min_lr_ratio, "last learning rate over the highest; constant ignores it")
+      .range(0, 1);
+}
+
+void add_optimizer(Table& table) {
+  constexpr const char* kName = "optimizer.name";
+  auto optimizer = table.section(
+      "optimizer", "how the factors move", [](auto& config) -> auto& { return config.optimizer; });
+  optimizer.key("name", &OptimizerConfig::name,
+                {{"lora_muon", OptimizerName::kLoraMuon, "spectral steepest descent on the product of the factors"},
+                 {"adamw", OptimizerName::kAdamW, "AdamW on each factor"}},
+                "the rule");
+  optimizer.key("lr", &OptimizerConfig::lr, "highest learning rate; lora_muon: spectral size of one step of s P Q^T")
+      .above(0, 1e6)
+      .chosen_for(kName)
+      .default_from(fmt::format("{} for lora_muon, {} for adamw", kLoraMuonRate, kAdamWRate),
+                    [](const TrainConfig& config) -> Value {
+                      return config.optimizer.name == OptimizerName::kLoraMuon ? kLoraMuonRate : kAdamWRate;
+                    });
+  optimizer
+      .key("weight_decay", &OptimizerConfig::weight_decay,
+           "decay rate lambda: lora_muon shrinks the product, adamw each factor, by lambda x lr a step")
+      .range(0, 1e6);
+  optimizer.key("momentum", &OptimizerConfig::momentum, "decay of the gradient's running mean")
+      .from_below(0, 1)
+      .when(kName, "lora_muon");
+  optimizer.key("nesterov", &OptimizerConfig::nesterov, "look one step ahead with the momentum")
+      .when(kName, "lora_muon");
+  optimizer
+      .key("damping", &OptimizerConfig::damping,
+           "largest relative step rho of a factor whose partner starts at zero; off needs adapter.init: balanced")
+      .above(0, 1e6)
+      .or_off()
+      .when(kName, "lora_muon");
+  optimizer
+      .key("orthogonalizer", &OptimizerConfig::orthogonalizer,
+           {{"exact", Orthogonalizer::kExact, "eigendecomposition in float64 of r x r matrices"},
+            {"newton_schulz", Orthogonalizer::kNewtonSchulz, "the paper's recursions: less accurate"}},
+           "how the matrix sign is computed")
+      .when(kName, "lora_muon");
+  optimizer
+      .key("multiplier", &OptimizerConfig::multiplier,
+           {{"none", StepMultiplier::kNone, "1"},
+            {"sqrt_m_over_n", StepMultiplier::kSqrtMOverN, "sqrt(out / in)"},
+            {"rms", StepMultiplier::kRms, "0.2 sqrt(out x in / rank): AdamW's step size in RMS"}},
+           "factor on lr by the shape of the layer")
+      .when(kName, "lora_muon");
+  optimizer
+      .key("balance_every", &OptimizerConfig::balance_every,
+           "distance of evening out the norms of a pair's factors, which changes nothing else; 0: never")
+      .unit("steps")
+      .range(0, kIntMax)
+      .when(kName, "lora_muon");
+  optimizer.key("beta1", &OptimizerConfig::beta1, "decay of the first moment").from_below(0, 1).when(kName, "adamw");
+  optimizer.key("beta2", &OptimizerConfig::beta2, "decay of the second moment").from_below(0, 1).when(kName, "adamw");
+  optimizer.key("eps", &OptimizerConfig::eps, "added to the root of the second moment")
+      .above(0, 1)
+      .when(kName, "adamw");
+  optimizer
+      .key("max_grad_norm", &OptimizerConfig::max_grad_norm, "gradients are scaled down to this norm over all factors")
+      .above(0)
+      .or_off()
+      .default_from("1 for adamw, off for lora_muon", [](const TrainConfig& config) {
+        return config.optimizer.name == OptimizerName::kAdamW ? Value{1.0} : Value{};
+      });
+}
+
+void add_runtime(Table& table) {
+  auto runtime = table.section(
+      "runtime", "where and how it is computed", [](auto& config) -> auto& { return config.runtime; });
+  runtime.key("device", &RuntimeConfig::device,
+              {{"auto", DeviceName::kAuto, "a GPU if the build and the machine have one"},
+               {"cpu", DeviceName::kCpu, ""},
+               {"cuda", DeviceName::kCuda, "needs a build with CUDA"}},
+              "the processor");
+  runtime.key("backend", &RuntimeConfig::backend,
+              {{"auto", BackendName::kAuto, "the fast one of the device"},
+               {"cpu", BackendName::kCpu, "oneDNN and OpenMP"},
+               {"reference", BackendName::kReference, "plain loops: the specification, slow"}},
+              "the implementation of the operations");
+  runtime.key("dtype", &RuntimeConfig::dtype,
+              {{"auto", ComputeType::kAuto, "bf16 where the processor multiplies it natively, else f32"},
+               {"f32", ComputeType::kF32, ""},
+               {"bf16", ComputeType::kBF16, ""}},
+              "type of the frozen weights and activations; adapters are always f32");
+  runtime.key("threads", &RuntimeConfig::threads, "threads of a rank; 0: the cores shared among the machine's ranks")
+      .range(0, 4096);
+  runtime
+      .key("ranks_in_process", &RuntimeConfig::ranks_in_process,
+           "ranks run as threads of one process, without mpirun; at most training.micro_batches")
+      .range(1, 256);
+  runtime.key("deterministic", &RuntimeConfig::deterministic,
+              "the same adapter bit for bit on any number of ranks and threads; false may be faster on a GPU");
+  runtime.key("comm_timeout", &RuntimeConfig::comm_timeout, "longest wait for another rank before the job is ended")
+      .unit("seconds")
+      .range(1, 86400);
+}
+
+void add_output(Table& table) {
+  auto output = table.section(
+      "output", "what it leaves behind", [](auto& config) -> auto& { return config.output; });
+  output.key("dir", &OutputConfig::dir, "folder of the run: adapter, checkpoints, metrics, resolved configuration")
+      .required();
+  output.key("overwrite", &OutputConfig::overwrite, "replace an earlier run in that folder");
+  output.key("adapter_dtype", &OutputConfig::adapter_dtype,
+             {{"f32", StoredType::kF32, "exactly what was trained"},
+              {"bf16", StoredType::kBF16, ""},
+              {"f16", StoredType::kF16, ""}},
+             "type of the exported adapter");
+}
+
+Schema build() {
+  Table table;
+  add_model(table);
+  add_adapter(table);
+  add_data(table);
+  add_training(table);
+  add_schedule(table);
+  add_optimizer(table);
+  add_runtime(table);
+  add_output(table);
+  return std::move(table).build();
+}
+
+}  // namespace
+
+const Schema& train_schema() {
+  static const Schema schema = build();
+  return schema;
+}
+
+}  // namespace lomu::config

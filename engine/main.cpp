@@ -1,0 +1,13 @@
+// The program: its commands, and nothing else.
+#include <cstddef>
+#include <span>
+
+#include "engine/commands/program.h"
+#include "engine/commands/schema.h"
+
+int main(int argc, char** argv) {
+  lomu::Program program;
+  program.add(lomu::run_schema);
+  const std::span<const char* const> all(argv, static_cast<std::size_t>(argc));
+  return program.run(all.subspan(argc > 0 ? 1 : 0));
+}
