@@ -3,10 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <unordered_set>
 
 #include "kernels/error.h"
 
@@ -24,6 +23,16 @@ constexpr const char* kFormsHint =
 constexpr auto kRefusedKeys = std::to_array<std::string_view>(
     {"tool_calls", "tool_call_id", "function_call", "reasoning_content", "thinking", "images", "audio"});
 
+// A key or value of the record as it may stand in a message: short, and without bytes that a terminal would act on.
+std::string printable(std::string_view value, std::size_t longest = 40) {
+  std::string text(value.substr(0, longest));
+  for (char& c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte >= 0x7f) c = '?';
+  }
+  return value.size() > longest ? text + "..." : text;
+}
+
 /// Watches the parser for what a finished value no longer shows.
 class Strictness {
  public:
@@ -39,19 +48,18 @@ class Strictness {
     } else if (event == Event::object_end) {
       keys_.pop_back();
     } else if (event == Event::key) {
-      auto& seen = keys_.back();
       const auto& key = parsed.get_ref<const std::string&>();
-      if (std::ranges::find(seen, key) != seen.end()) {
-        throw FormatError(fmt::format("the key \"{}\" stands twice in one object", key), where_, "remove one of them");
+      if (!keys_.back().insert(key).second) {
+        throw FormatError(fmt::format("the key \"{}\" stands twice in one object", printable(key)), where_,
+                          "remove one of them");
       }
-      seen.push_back(key);
     }
     return true;
   }
 
  private:
   const std::string& where_;
-  std::vector<std::vector<std::string>> keys_;
+  std::vector<std::unordered_set<std::string>> keys_;  // of the objects being read, outermost first
 };
 
 std::string kind_of(const Json& value) {
@@ -72,7 +80,7 @@ std::string keys_of(const Json& object) {
       keys.emplace_back("...");
       break;
     }
-    keys.push_back(key.size() > 40 ? key.substr(0, 40) + "..." : key);
+    keys.push_back(printable(key));
   }
   return keys.empty() ? "no keys" : fmt::format("{}", fmt::join(keys, ", "));
 }
@@ -84,18 +92,9 @@ std::string reason_of(const Json::parse_error& error) {
   const std::size_t colon = position == std::string_view::npos ? position : what.find(": ", position);
   if (colon == std::string_view::npos) return std::string(what);
   constexpr std::size_t kLongest = 160;  // it quotes what it read last, which may be a whole text
-  std::string reason(what.substr(colon + 2));
-  if (reason.size() > kLongest)
-    reason = reason.substr(0, kLongest / 2) + " ... " + reason.substr(reason.size() - kLongest / 2);
-  return reason;
-}
-
-std::string printable(std::string text) {
-  for (char& c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte >= 0x7f) c = '?';
-  }
-  return text;
+  const std::string_view reason = what.substr(colon + 2);
+  if (reason.size() <= kLongest) return printable(reason, kLongest);
+  return printable(reason, kLongest / 2) + printable(reason.substr(reason.size() - kLongest / 2), kLongest);
 }
 
 Json parse_object(std::string_view line, const std::string& where) {
@@ -114,8 +113,7 @@ Json parse_object(std::string_view line, const std::string& where) {
     value = Json::parse(line, Strictness(where));
   } catch (const Json::parse_error& error) {
     const bool cut = error.byte > line.size();
-    throw FormatError(fmt::format("invalid JSON: {}", printable(reason_of(error))),
-                      fmt::format("{}:{}", where, error.byte),
+    throw FormatError(fmt::format("invalid JSON: {}", reason_of(error)), fmt::format("{}:{}", where, error.byte),
                       cut ? "the line ends inside the record: each record must stand on one line of its own"
                           : "each line must be one JSON object in UTF-8; data.on_error: skip leaves broken lines out");
   } catch (const Json::out_of_range&) {
@@ -163,9 +161,8 @@ Message message_of(const Json& value, const std::string& place, const std::strin
   }
   Message message{text_at(value, "role", place + ".role", where), text_at(value, "content", place + ".content", where)};
   if (message.role != "system" && message.role != "user" && message.role != "assistant") {
-    throw FormatError(
-        fmt::format("{} has the role \"{}\", which is not implemented", place, printable(message.role.substr(0, 40))),
-        where, "roles are system, user and assistant");
+    throw FormatError(fmt::format("{} has the role \"{}\", which is not implemented", place, printable(message.role)),
+                      where, "roles are system, user and assistant");
   }
   return message;
 }

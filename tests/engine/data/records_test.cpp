@@ -48,6 +48,12 @@ TEST(Records, APromptBesideMessagesIsOnlyMetadata) {
   EXPECT_TRUE(std::holds_alternative<ChatRecord>(record));
 }
 
+TEST(Records, ManyKeysAreReadInLinearTime) {
+  std::string line = "{\"text\": \"a\"";
+  for (int i = 0; i < 200000; ++i) line += ", \"k" + std::to_string(i) + "\": 0";
+  EXPECT_EQ(std::get<TextRecord>(parse_record(line + "}", "f:1")).text, "a");
+}
+
 struct Broken {
   const char* name;
   std::string line;
@@ -95,6 +101,7 @@ INSTANTIATE_TEST_SUITE_P(
         Broken{"PromptAlone", R"({"prompt": "a"})", "found prompt", "data.jsonl:12"},
         Broken{"TwoForms", R"({"text": "a", "prompt": "b", "completion": "c"})", "more than one form", "data.jsonl:12"},
         Broken{"KeyTwice", R"({"text": "a", "text": "b"})", "\"text\" stands twice", "data.jsonl:12"},
+        Broken{"KeyWithEscapes", "{\"\\u001b[31m\": 1}", "found ?[31m", "data.jsonl:12"},
         Broken{"KeyTwiceInside", R"({"messages": [{"role": "user", "role": "user", "content": "a"}]})",
                "\"role\" stands twice", "data.jsonl:12"},
         Broken{"TextIsNumber", R"({"text": 5})", "text must be a string, found a number", "data.jsonl:12"},
