@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 
+#include "models/tokenizer/unicode.h"
 #include "models/tokenizer/utf8.h"
 
 namespace lomu {
@@ -15,7 +16,16 @@ namespace {
 // Canonical decompositions have at most 4 code points (Unicode stability policy).
 using Decomposition = std::array<utf8proc_int32_t, 8>;
 
+// A vowel of Dives Akuru (Unicode 13) and its second half: the only canonical composition of Unicode 10 to 15, and
+// unknown to the tokenizers library.
+constexpr utf8proc_int32_t kDivesAkuruO = 0x11938;
+constexpr utf8proc_int32_t kDivesAkuruOEnd = 0x11930;
+
 std::span<const utf8proc_int32_t> decompose(char32_t c, Decomposition& buffer) {
+  if (c == kDivesAkuruO) {
+    buffer[0] = kDivesAkuruO;
+    return {buffer.data(), 1};
+  }
   int boundary_class = 0;
   const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), buffer.data(), buffer.size(),
                                              UTF8PROC_DECOMPOSE, &boundary_class);
@@ -27,20 +37,20 @@ std::span<const utf8proc_int32_t> decompose(char32_t c, Decomposition& buffer) {
 }
 
 int combining_class(utf8proc_int32_t c) {
-  return utf8proc_get_property(c)->combining_class;
+  return is_unordered_mark(static_cast<char32_t>(c)) ? 0 : utf8proc_get_property(c)->combining_class;
 }
 
 // Whether a character that decomposes to `first`... can neither be reordered before, nor composed with, what precedes
-// it. Those that can are marks, the vowels and finals of Hangul, and since Unicode 16 some vowels of Kirat Rai.
+// it. Those that can are marks and the vowels and finals of Hangul.
 bool begins_segment(utf8proc_int32_t first) {
   if (first < 0x300) return true;
+  if (is_unordered_mark(static_cast<char32_t>(first)) || first == kDivesAkuruOEnd) return true;
   if (combining_class(first) != 0) return false;
   const auto category = utf8proc_category(first);
   const bool mark =
       category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC || category == UTF8PROC_CATEGORY_ME;
   const bool hangul_tail = (first >= 0x1161 && first <= 0x1175) || (first >= 0x11A8 && first <= 0x11C2);
-  const bool kirat_rai_vowel = first >= 0x16D63 && first <= 0x16D6A;
-  return !mark && !hangul_tail && !kirat_rai_vowel;
+  return !mark && !hangul_tail;
 }
 
 // Canonical ordering: stable, within runs of characters of non-zero class.

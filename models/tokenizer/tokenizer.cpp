@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "kernels/error.h"
@@ -132,14 +133,17 @@ struct Tokenizer::Impl {
         eos(spec.eos),
         pad(spec.pad),
         chat_template(std::move(spec.chat_template)) {
-    for (const AddedToken& token : spec.added_tokens) {
-      if (token.special) special.insert(token.id);
-    }
     check_ids(where);
     RegexScratch scratch;
+    for (const AddedToken& token : spec.added_tokens) {
+      if (token.special) special.insert(token.id);
+      if (!token.normalized) continue;
+      std::string normal = normalizer.normalize(token.content, scratch);
+      if (normal != token.content) respelled.emplace(token.id, std::move(normal));
+    }
     for (std::int64_t id = 0; id < table.size(); ++id) {
       byte_begins.push_back(token_bytes.size());
-      if (table.has(id)) token_bytes += decoder.bytes_of(table.token(static_cast<std::int32_t>(id)), scratch);
+      if (table.has(id)) token_bytes += decoder.bytes_of(decoded_spelling(static_cast<std::int32_t>(id)), scratch);
     }
     byte_begins.push_back(token_bytes.size());
   }
@@ -159,6 +163,12 @@ struct Tokenizer::Impl {
         for (const std::int32_t id : *piece) check(id, "token the post-processor adds");
       }
     }
+  }
+
+  // What decode starts from. The library decodes a normalized added token as its normal form.
+  [[nodiscard]] std::string_view decoded_spelling(std::int32_t id) const {
+    const auto it = respelled.find(id);
+    return it == respelled.end() ? table.token(id) : std::string_view(it->second);
   }
 
   void encode_words(AlignedText text, Scratch& scratch, std::vector<TokenSpan>& out) const {
@@ -209,7 +219,8 @@ struct Tokenizer::Impl {
   std::optional<std::int32_t> bos, eos, pad;
   std::string chat_template;
   std::unordered_set<std::int32_t> special;
-  std::string token_bytes;  // of all tokens, one after the other
+  std::unordered_map<std::int32_t, std::string> respelled;  // added tokens that their normalizer changes
+  std::string token_bytes;                                  // of all tokens, one after the other
   std::vector<std::size_t> byte_begins;
   std::uint64_t fingerprint = 0;
   bool adds_bos = false;
@@ -244,8 +255,9 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_speci
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (const std::int32_t id : ids) {
-    if (!impl_->table.has(id) || (skip_special_tokens && is_special(id))) continue;
-    tokens.emplace_back(impl_->table.token(id));
+    // The library looks special tokens up by their spelling, and so overlooks those that are respelled.
+    const bool skip = skip_special_tokens && is_special(id) && !impl_->respelled.contains(id);
+    if (impl_->table.has(id) && !skip) tokens.emplace_back(impl_->decoded_spelling(id));
   }
   const ScratchPool::Lease lease = impl_->scratch_pool.lease();
   return impl_->decoder.decode(std::move(tokens), (*lease).regex);

@@ -63,4 +63,8 @@ bool is_punctuation(char32_t c) {
   return contains(punctuation_ranges(), c);
 }
 
+bool is_unordered_mark(char32_t c) {
+  return c >= 0x7FD && contains(unordered_mark_ranges(), c);
+}
+
 }  // namespace lomu

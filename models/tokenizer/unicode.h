@@ -15,4 +15,7 @@ bool is_numeric(char32_t c);
 /// What the Punctuation step takes for punctuation: ASCII punctuation and symbols, and the P categories.
 bool is_punctuation(char32_t c);
 
+/// A combining mark that the library's normalizers neither reorder nor compose, because their Unicode is older.
+bool is_unordered_mark(char32_t c);
+
 }  // namespace lomu

@@ -20,6 +20,10 @@ struct CategoryRange {
 std::span<const CodePointRange> numeric_ranges();
 std::span<const CodePointRange> punctuation_ranges();
 
+/// Combining marks newer than Unicode 9. The normalizers of the tokenizers library do not know their combining class
+/// and treat them as ordinary characters, ascending.
+std::span<const CodePointRange> unordered_mark_ranges();
+
 /// Characters newer than Unicode 14, which PCRE2 10.40 to 10.42 take for unassigned, ascending.
 std::span<const CategoryRange> recent_ranges();
 
