@@ -4,10 +4,12 @@
 
 #include "engine/commands/program.h"
 #include "engine/commands/schema.h"
+#include "engine/commands/verify.h"
 
 int main(int argc, char** argv) {
   lomu::Program program;
   program.add(lomu::run_schema);
+  program.add(lomu::run_verify);
   const std::span<const char* const> all(argv, static_cast<std::size_t>(argc));
   return program.run(all.subspan(argc > 0 ? 1 : 0));
 }
