@@ -1,0 +1,152 @@
+// One step of every adapter factor: the interface the training loop sees, its options and its factory.
+// An optimizer owns no memory and knows no ranks: the engine hands it the pairs this rank owns, with their gradients
+// and state, and gets back numbers about the step. Storage is PEFT's: lora_B is the left factor P, lora_A is Q
+// transposed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace lomu {
+
+enum class Side : std::uint8_t { kLeft, kRight };
+
+/// One array of optimizer state. It has the shape and layout of the factor on its side.
+struct StateSlot {
+  std::string_view name;  ///< the name in a checkpoint, for example "momentum_left"
+  Side side = Side::kLeft;
+};
+
+/// The two factors of one site, W = W0 + scale P Q^T, and all that a step of them needs. All arrays are float32,
+/// row-major.
+struct PairView {
+  std::string_view name;              ///< of the site, for messages
+  std::int64_t m = 0;                 ///< rows of W (out)
+  std::int64_t n = 0;                 ///< columns of W (in)
+  std::int64_t r = 0;                 ///< rank of the pair
+  double scale = 1.0;                 ///< alpha / r, or whatever multiplies the product
+  float* left = nullptr;              ///< P: [m, r], PEFT's lora_B
+  float* right = nullptr;             ///< Q^T: [r, n], PEFT's lora_A
+  const float* grad_left = nullptr;   ///< df/dP: [m, r]
+  const float* grad_right = nullptr;  ///< df/dQ^T: [r, n]
+  std::span<float> state;             ///< Optimizer::state_size floats, all zero before the first step
+  bool left_started_zero = false;     ///< a property of the run, kept over a resume: P was zero at step 1
+  bool right_started_zero = false;    ///< likewise Q
+};
+
+/// What the trainer knows about a step.
+struct StepInfo {
+  std::int64_t step = 1;  ///< number of this step; the first is 1
+  double lr = 0.0;        ///< learning rate of this step, from the schedule
+  /// Norm of the gradient over all pairs of all ranks; needed when max_grad_norm > 0. From grad_norm_squared.
+  std::optional<double> grad_norm = std::nullopt;
+};
+
+/// What a step did to one pair. Sums of squares, so that a world of ranks can add them in pair order.
+struct PairReport {
+  double grad_norm_squared = 0.0;    ///< ||dP||_F^2 + ||dQ||_F^2 of the gradients, before clipping
+  double update_norm_squared = 0.0;  ///< of the steps of both factors, without weight decay
+  double relative_step_left = 0.0;   ///< ||step of P||_F / ||P||_F; 0 where P = 0
+  double relative_step_right = 0.0;  ///< likewise Q
+  int cholesky_raises = 0;           ///< how often a nearly singular metric had to be shifted
+};
+
+/// One entry per pair, in the order the pairs were given.
+struct StepReport {
+  std::vector<PairReport> pairs;
+};
+
+/// A report folded into the figures of a progress line.
+struct StepTotals {
+  double grad_norm = 0.0;
+  double update_norm = 0.0;
+  double max_relative_step = 0.0;
+  std::int64_t cholesky_raises = 0;
+};
+
+/// Sums a report in the order given; the same pairs in the same order give the same bits, whoever stepped them.
+StepTotals totals(std::span<const PairReport> pairs);
+
+/// Squared Frobenius norm of each pair's two gradients, in double and in a fixed order. Results: one per pair.
+/// A NaN or infinity in a gradient shows as a non-finite result of its pair.
+std::vector<double> grad_norm_squared(std::span<const PairView> pairs);
+
+/// Steps pairs of factors. Implementations are deterministic: the same input gives the same bits for any number of
+/// threads and whatever other pairs are in the call.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+
+  /// The arrays of state a pair has, in the order they lie in PairView::state.
+  [[nodiscard]] virtual std::span<const StateSlot> state_slots() const = 0;
+
+  /// Refuses, by name, a pair this optimizer cannot train (UsageError). Call it once before step 1; step() calls it
+  /// too.
+  virtual void check(std::span<const PairView> pairs) const = 0;
+
+  /// Replaces factors and state of every pair by those after one step; `report` gets one entry per pair.
+  /// Throws NumericError naming the pair and step when a gradient or factor is not finite; that pair is then unchanged,
+  /// others may have moved, so a run must not go on from there.
+  virtual void step(std::span<const PairView> pairs, const StepInfo& info, StepReport& report) = 0;
+
+  /// Floats of state of one pair.
+  [[nodiscard]] std::int64_t state_size(std::int64_t m, std::int64_t n, std::int64_t r) const;
+};
+
+/// The part of a pair's state that is slot number `index` of `slots`. Works on views of const and mutable floats.
+std::span<float> state_slot(const PairView& pair, std::span<const StateSlot> slots, std::size_t index);
+
+enum class OptimizerKind : std::uint8_t { kLoraMuon, kAdamW };
+enum class Orthogonalizer : std::uint8_t { kExact, kNewtonSchulz };
+/// What multiplies lr to give the spectral size of a step: 1, sqrt(m / n), or 0.2 sqrt(m n / r), which matches AdamW's
+/// RMS.
+enum class StepMultiplier : std::uint8_t { kNone, kSqrtMOverN, kRms };
+
+struct OptimizerOptions {
+  OptimizerKind name = OptimizerKind::kLoraMuon;
+  double lr = 0.02;            ///< peak; the step's own comes in StepInfo
+  double weight_decay = 0.0;   ///< decoupled: the product (LoRA-Muon) or factors (AdamW) shrink by 1 - lr weight_decay
+  double max_grad_norm = 0.0;  ///< gradients are scaled down to this global norm; 0: off
+
+  // LoRA-Muon
+  double momentum = 0.9;
+  bool nesterov = false;
+  std::optional<double> damping =
+      0.1;  ///< rho: bound on the relative step where the partner started at zero; empty: off
+  Orthogonalizer orthogonalizer = Orthogonalizer::kExact;
+  StepMultiplier multiplier = StepMultiplier::kNone;
+  std::int64_t balance_every = 100;  ///< steps between gauge balances; 0: never
+
+  // AdamW
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+};
+
+/// Checks the options (UsageError names the option) and makes the optimizer.
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options);
+
+/// Parse the spellings of a configuration file: "lora_muon" "adamw"; "exact" "newton_schulz"; "none" "sqrt_m_over_n"
+/// "rms". UsageError lists the choices.
+OptimizerKind parse_optimizer_kind(std::string_view text);
+Orthogonalizer parse_orthogonalizer(std::string_view text);
+StepMultiplier parse_step_multiplier(std::string_view text);
+
+/// The factor that brings a gradient of global norm `grad_norm` down to `max_grad_norm`: min(1, max / (norm + 1e-6)),
+/// as PyTorch's clip_grad_norm_; 1 when clipping is off. Throws Error when clipping is on and the norm is missing or
+/// not finite.
+double clip_factor(double max_grad_norm, const StepInfo& info);
+
+/// Refuses (UsageError) a learning rate that is negative or not finite, or with which weight decay would shrink by 1 or
+/// more.
+void check_learning_rate(const StepInfo& info, double weight_decay);
+
+/// What every optimizer asks of its pairs: positive shapes, no null array, state of the right size, a finite positive
+/// scale.
+void check_pairs(std::span<const PairView> pairs, const Optimizer& optimizer);
+
+}  // namespace lomu

@@ -1,0 +1,159 @@
+// The products of a step that are as long as a factor: Grams (r x r sums over m or n) and factor times r x r matrix.
+// Everything else of a step is r x r and lives in small_matrix.h. Data is float32 in memory and double in every
+// product: a factor is read in panels that fit the innermost caches, widened there, and never exists in double as a
+// whole.
+//
+// A factor is "tall" ([length, rank], P) or "wide" ([rank, length], Q^T). Both are cut along their length only, at
+// places that depend on rank alone, and partial sums are added in order of position: results do not depend on the
+// threads.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "engine/optimizers/small_matrix.h"
+
+namespace lomu {
+
+inline constexpr std::int64_t kLanes = 8;  ///< doubles in a 512-bit vector; panels are padded to a multiple of it
+
+struct FactorShape {
+  bool wide = false;
+  std::int64_t length = 0;  ///< m for P, n for Q
+  std::int64_t rank = 0;
+
+  [[nodiscard]] std::int64_t padded_rank() const { return (rank + kLanes - 1) / kLanes * kLanes; }
+
+  /// Rows (of Q: columns) in a panel, a multiple of kLanes: 32 KiB of doubles up to rank 64, so that a panel stays in
+  /// the first-level cache, but never under 64 rows, so that sums stay in registers for a while.
+  [[nodiscard]] std::int64_t panel_length() const {
+    return std::clamp<std::int64_t>(4096 / padded_rank() / kLanes * kLanes, 64, 256);
+  }
+
+  [[nodiscard]] std::int64_t panel_size() const { return panel_length() * padded_rank(); }
+};
+
+/// Cache-line aligned doubles, zero at first.
+class Panel {
+ public:
+  explicit Panel(std::int64_t size)
+      : data_(static_cast<double*>(::operator new[](static_cast<std::size_t>(size) * sizeof(double), kAlign))),
+        size_(size) {
+    clear();
+  }
+  [[nodiscard]] double* data() { return data_.get(); }
+  [[nodiscard]] const double* data() const { return data_.get(); }
+  void clear() { std::fill_n(data_.get(), size_, 0.0); }
+
+ private:
+  static constexpr std::align_val_t kAlign{64};
+  struct Delete {
+    void operator()(double* p) const { ::operator delete[](p, kAlign); }
+  };
+  std::unique_ptr<double[], Delete> data_;
+  std::int64_t size_;
+};
+
+/// A piece of a panel whose elements are neighbours in the factor too.
+struct Run {
+  std::int64_t factor;  ///< index of the first element in the factor
+  std::int64_t panel;   ///< its index in the panel
+  std::int64_t count;
+};
+
+/// Calls visit(Run) for every run of rows (of a wide factor: columns) [begin, end), at most a panel of them.
+/// Panels are [panel_length, padded_rank] for a tall factor and [padded_rank, panel_length] for a wide one.
+template <class Visit>
+void for_each_run(const FactorShape& shape, std::int64_t begin, std::int64_t end, Visit&& visit) {
+  if (shape.wide) {
+    for (std::int64_t j = 0; j < shape.rank; ++j)
+      visit(Run{j * shape.length + begin, j * shape.panel_length(), end - begin});
+  } else if (shape.rank == shape.padded_rank()) {
+    visit(Run{begin * shape.rank, 0, (end - begin) * shape.rank});
+  } else {
+    for (std::int64_t i = begin; i < end; ++i)
+      visit(Run{i * shape.rank, (i - begin) * shape.padded_rank(), shape.rank});
+  }
+}
+
+/// gram += X^T X (tall) or X X^T (wide) of a whole panel X; only j >= i in whole vectors. gram: [padded_rank,
+/// padded_rank].
+void add_panel_gram(const FactorShape& shape, const double* panel, double* gram);
+
+/// product = X K (tall) or K X (wide) of a whole panel X; K symmetric, [padded_rank, padded_rank], zero in the padding.
+void multiply_panel(const FactorShape& shape, const double* panel, const double* k, double* product);
+
+/// The unit of work of a thread: a fixed number of rows.
+inline constexpr std::int64_t kChunk = 1024;
+
+/// Runs work(chunk index, begin, end) over a factor's chunks; in parallel when the caller is not already one of many.
+void for_each_chunk(const FactorShape& shape,
+                    const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& work);
+
+/// X^T X (tall) or X X^T (wide) in double, where load(Run, double* panel) writes the elements of a run of X.
+/// load may also return a number; the sum of these, in order of position, comes back beside the Gram.
+struct GramResult {
+  SmallMatrix gram;
+  double side_sum = 0.0;
+};
+
+template <class Load>
+GramResult gram_from_runs(const FactorShape& shape, Load&& load) {
+  const std::int64_t size = shape.padded_rank() * shape.padded_rank();
+  const std::int64_t chunks = (shape.length + kChunk - 1) / kChunk;
+  Panel partial(size * chunks);
+  std::vector<double> side(static_cast<std::size_t>(chunks), 0.0);
+  for_each_chunk(shape, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
+    Panel panel(shape.panel_size());
+    for (std::int64_t at = begin; at < end; at += shape.panel_length()) {
+      const std::int64_t stop = std::min(end, at + shape.panel_length());
+      if (stop - at < shape.panel_length()) panel.clear();
+      for_each_run(shape, at, stop,
+                   [&](const Run& run) { side[static_cast<std::size_t>(chunk)] += load(run, panel.data()); });
+      add_panel_gram(shape, panel.data(), partial.data() + chunk * size);
+    }
+  });
+  GramResult result{SmallMatrix(shape.rank), 0.0};
+  for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+    result.side_sum += side[static_cast<std::size_t>(chunk)];
+    const double* sums = partial.data() + chunk * size;
+    for (std::int64_t i = 0; i < shape.rank; ++i) {
+      for (std::int64_t j = i; j < shape.rank; ++j) result.gram(i, j) += sums[i * shape.padded_rank() + j];
+    }
+  }
+  for (std::int64_t i = 0; i < shape.rank; ++i) {
+    for (std::int64_t j = 0; j < i; ++j) result.gram(i, j) = result.gram(j, i);
+  }
+  return result;
+}
+
+/// Gram of a factor as it lies in memory.
+SmallMatrix gram_of(const FactorShape& shape, const float* factor);
+
+/// Forms X K (tall) or K X (wide) panel by panel: load(Run, double* panel) writes X, store(Run, const double* product)
+/// takes the result of the same run. K: r x r, symmetric. Every element is loaded and stored once, loaded before it is
+/// stored.
+template <class Load, class Store>
+void multiply(const FactorShape& shape, const SmallMatrix& k, Load&& load, Store&& store) {
+  const std::int64_t padded = shape.padded_rank();
+  Panel padded_k(padded * padded);
+  for (std::int64_t i = 0; i < shape.rank; ++i) std::copy_n(&k(i, 0), shape.rank, padded_k.data() + i * padded);
+  for_each_chunk(shape, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    Panel panel(shape.panel_size());
+    Panel product(shape.panel_size());
+    for (std::int64_t at = begin; at < end; at += shape.panel_length()) {
+      const std::int64_t stop = std::min(end, at + shape.panel_length());
+      if (stop - at < shape.panel_length()) panel.clear();
+      for_each_run(shape, at, stop, [&](const Run& run) { load(run, panel.data()); });
+      multiply_panel(shape, panel.data(), padded_k.data(), product.data());
+      for_each_run(shape, at, stop, [&](const Run& run) { store(run, product.data()); });
+    }
+  });
+}
+
+}  // namespace lomu

@@ -1,0 +1,91 @@
+// Options that cannot work are refused by name before anything runs, and state is described for checkpoints.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "engine/optimizers/optimizer.h"
+#include "kernels/error.h"
+#include "tests/engine/optimizers/test_pairs.h"
+
+namespace lomu::testing {
+namespace {
+
+template <class Change>
+std::string refusal(Change change) {
+  OptimizerOptions options;
+  change(options);
+  try {
+    make_optimizer(options);
+  } catch (const UsageError& error) {
+    return error.where();
+  }
+  return "accepted";
+}
+
+TEST(OptimizerOptions, OutOfRangeAreNamed) {
+  EXPECT_EQ(refusal([](auto&) {}), "accepted");
+  EXPECT_EQ(refusal([](auto& o) { o.lr = -1.0; }), "optimizer.lr");
+  EXPECT_EQ(refusal([](auto& o) { o.lr = std::nan(""); }), "optimizer.lr");
+  EXPECT_EQ(refusal([](auto& o) { o.weight_decay = 50.0; }), "optimizer.weight_decay");  // lambda eta = 1
+  EXPECT_EQ(refusal([](auto& o) { o.momentum = 1.0; }), "optimizer.momentum");
+  EXPECT_EQ(refusal([](auto& o) { o.damping = 0.0; }), "optimizer.damping");
+  EXPECT_EQ(refusal([](auto& o) { o.balance_every = -1; }), "optimizer.balance_every");
+  EXPECT_EQ(refusal([](auto& o) { o.max_grad_norm = -1.0; }), "optimizer.max_grad_norm");
+  EXPECT_EQ(refusal([](auto& o) { o.beta2 = 1.5; }), "optimizer.beta2");
+  EXPECT_EQ(refusal([](auto& o) { o.eps = 0.0; }), "optimizer.eps");
+}
+
+TEST(OptimizerOptions, NamesAreParsedAndWrongOnesGetTheChoices) {
+  EXPECT_EQ(parse_optimizer_kind("adamw"), OptimizerKind::kAdamW);
+  EXPECT_EQ(parse_orthogonalizer("newton_schulz"), Orthogonalizer::kNewtonSchulz);
+  EXPECT_EQ(parse_step_multiplier("rms"), StepMultiplier::kRms);
+  try {
+    parse_orthogonalizer("svd");
+    FAIL() << "accepted";
+  } catch (const UsageError& error) {
+    EXPECT_THAT(error.hint(), ::testing::HasSubstr("exact, newton_schulz"));
+  }
+}
+
+TEST(OptimizerState, SlotsLieOneAfterTheOther) {
+  OptimizerOptions options;
+  options.name = OptimizerKind::kAdamW;
+  const auto adamw = make_optimizer(options);
+  EXPECT_EQ(adamw->state_size(5, 3, 2), 2 * (10 + 6));
+  OwnedPair pair(5, 3, 2);
+  pair.give_state(*adamw);
+  const PairView view = pair.view();
+  EXPECT_EQ(state_slot(view, adamw->state_slots(), 1).data(), pair.state.data() + 10);
+  EXPECT_EQ(state_slot(view, adamw->state_slots(), 1).size(), 6u);
+  EXPECT_EQ(state_slot(view, adamw->state_slots(), 3).data(), pair.state.data() + 26);
+  EXPECT_EQ(adamw->state_slots()[2].name, "exp_avg_sq_left");
+
+  const auto muon = make_optimizer({});
+  EXPECT_EQ(muon->state_size(5, 3, 2), 16);
+  EXPECT_EQ(muon->state_slots()[1].name, "momentum_right");
+}
+
+TEST(OptimizerState, OfAnotherOptimizerIsRefused) {
+  std::mt19937_64 random(71);
+  OwnedPair pair = random_pair(random, 8, 6, 2);
+  pair.state.pop_back();
+  EXPECT_THROW(step_once(*make_optimizer({}), pair, {1, 0.02, {}}), UsageError);
+}
+
+TEST(StepInfo, WithAnImpossibleLearningRateIsRefused) {
+  std::mt19937_64 random(72);
+  for (const OptimizerKind kind : {OptimizerKind::kLoraMuon, OptimizerKind::kAdamW}) {
+    OptimizerOptions options;
+    options.name = kind;
+    options.weight_decay = 0.1;
+    const auto optimizer = make_optimizer(options);
+    OwnedPair pair = random_pair(random, 8, 6, 2);
+    pair.give_state(*optimizer);
+    for (const double lr : {-0.1, 10.0, std::nan("")})
+      EXPECT_THROW(step_once(*optimizer, pair, {1, lr, {}}), UsageError);
+  }
+}
+
+}  // namespace
+}  // namespace lomu::testing
