@@ -83,7 +83,7 @@ struct Rounding {
   }
 };
 
-void write_shard(const fs::path& path, const ShardPlan::Shard& shard, const ModelConfig& config, const RowSource& rows,
+void write_shard(const fs::path& path, const FileShardPlan::Shard& shard, const ModelConfig& config, const RowSource& rows,
                  Rounding& rounding) {
   SafetensorsWriter writer(path, shard.tensors);
   std::vector<float> piece;
@@ -136,9 +136,9 @@ RoundingReport write_model_folder(const fs::path& folder, const ModelFiles& sour
   } else {
     copy_companions(source.path(), output.path());
   }
-  const ShardPlan plan = plan_shards(tensors_of(config, options.dtype), options.max_shard_bytes);
+  const FileShardPlan plan = plan_file_shards(tensors_of(config, options.dtype), options.max_shard_bytes);
   Rounding rounding;
-  for (const ShardPlan::Shard& shard : plan.shards)
+  for (const FileShardPlan::Shard& shard : plan.shards)
     write_shard(output.path() / shard.file, shard, config, rows, rounding);
   if (!plan.index.empty()) write_file(output.path() / "model.safetensors.index.json", plan.index);
   if (options.write_tokenizer) options.write_tokenizer(output.path());

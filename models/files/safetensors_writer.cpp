@@ -163,8 +163,8 @@ void SafetensorsWriter::commit() {
   file_.commit();
 }
 
-ShardPlan plan_shards(std::vector<TensorSpec> tensors, std::uint64_t max_bytes) {
-  ShardPlan plan;
+FileShardPlan plan_file_shards(std::vector<TensorSpec> tensors, std::uint64_t max_bytes) {
+  FileShardPlan plan;
   std::uint64_t total = 0;
   std::uint64_t in_shard = 0;
   for (TensorSpec& tensor : tensors) {
@@ -184,7 +184,7 @@ ShardPlan plan_shards(std::vector<TensorSpec> tensors, std::uint64_t max_bytes) 
   nlohmann::ordered_json index;
   index["metadata"]["total_size"] = total;
   for (std::size_t i = 0; i < plan.shards.size(); ++i) {
-    ShardPlan::Shard& shard = plan.shards[i];
+    FileShardPlan::Shard& shard = plan.shards[i];
     shard.file = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, plan.shards.size());
     for (const TensorSpec& tensor : shard.tensors) index["weight_map"][tensor.name] = shard.file;
   }

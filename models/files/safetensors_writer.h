@@ -63,7 +63,7 @@ class SafetensorsWriter {
 };
 
 /// Which tensors go into which file of a model.
-struct ShardPlan {
+struct FileShardPlan {
   struct Shard {
     std::string file;  ///< "model.safetensors", or "model-00001-of-00003.safetensors"
     std::vector<TensorSpec> tensors;
@@ -76,6 +76,6 @@ struct ShardPlan {
 inline constexpr std::uint64_t kMaxShardBytes = 5'000'000'000;
 
 /// Fills shards in the given order up to `max_bytes` each; a tensor above that gets a shard of its own.
-ShardPlan plan_shards(std::vector<TensorSpec> tensors, std::uint64_t max_bytes = kMaxShardBytes);
+FileShardPlan plan_file_shards(std::vector<TensorSpec> tensors, std::uint64_t max_bytes = kMaxShardBytes);
 
 }  // namespace lomu

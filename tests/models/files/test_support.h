@@ -52,6 +52,7 @@ inline std::string read_text(const std::filesystem::path& path) {
 }
 
 inline std::filesystem::path write_text(const std::filesystem::path& path, std::string_view text) {
+  std::filesystem::remove(path);  // ext4 flushes a file that was truncated and written again: milliseconds each
   std::ofstream(path, std::ios::binary) << text;
   return path;
 }
