@@ -14,8 +14,9 @@ struct Decoder::Impl {
   Impl(const AdaptedModel& model, const Ops& ops, Memory& memory, const DecoderCapacity& capacity);
 
   // forward.cpp
-  /// Throws Error if the batch is malformed or too large; lists its sequences and supervised rows.
-  void take(const PackedBatch& batch);
+  /// Throws Error if the batch is malformed or too large (`losses`: also for the head); lists its sequences and
+  /// supervised rows.
+  void take(const PackedBatch& batch, bool losses);
   /// Runs all blocks on the batch taken last, with dropout where `key` is not null; returns the last residual stream.
   Tensor run_blocks(const PackedBatch& batch, const std::uint64_t* dropout_key);
   /// Final norm and cross entropy of the supervised rows; d_head_normed receives gradients where `backward`.

@@ -112,7 +112,7 @@ std::int64_t Decoder::supervised_tokens(const PackedBatch& batch) {
 }
 
 double Decoder::forward(const PackedBatch& batch, std::span<double> per_token) {
-  impl_->take(batch);
+  impl_->take(batch, true);
   const double sum = impl_->run_head(impl_->run_blocks(batch, nullptr), 0, false);
   if (per_token.empty()) return sum;
   std::fill(per_token.begin(), per_token.end(), 0.0);
@@ -124,14 +124,14 @@ double Decoder::forward(const PackedBatch& batch, std::span<double> per_token) {
 }
 
 double Decoder::forward_backward(const PackedBatch& batch, double grad_scale, std::uint64_t dropout_key) {
-  impl_->take(batch);
+  impl_->take(batch, true);
   const double sum = impl_->run_head(impl_->run_blocks(batch, &dropout_key), grad_scale, true);
   impl_->run_backward(batch);
   return sum;
 }
 
 void Decoder::logits(const PackedBatch& batch, std::span<const std::int32_t> rows, const Tensor& out) {
-  impl_->take(batch);
+  impl_->take(batch, false);
   const Tensor stream = impl_->run_blocks(batch, nullptr);
   const auto chunk = static_cast<std::size_t>(std::max<std::int64_t>(1, impl_->capacity.supervised));
   for (std::size_t first = 0; first < rows.size(); first += chunk) {
@@ -181,7 +181,7 @@ BlockTensors Decoder::Impl::tensors(std::int64_t layer, std::int64_t tokens) con
   return block_tensors(buffers, layout.blocks[i], model.config(), layers[i], layout.normed, layout.hidden, tokens);
 }
 
-void Decoder::Impl::take(const PackedBatch& batch) {
+void Decoder::Impl::take(const PackedBatch& batch, bool losses) {
   check_lengths(batch, capacity);
   check_values(batch, model.config(), capacity);
   sequences.clear();
@@ -196,7 +196,7 @@ void Decoder::Impl::take(const PackedBatch& batch) {
     supervised.push_back(row);
     targets.push_back(target);
   });
-  if (static_cast<std::int64_t>(supervised.size()) > capacity.supervised) {
+  if (losses && static_cast<std::int64_t>(supervised.size()) > capacity.supervised) {
     throw Error(fmt::format("{} supervised tokens in buffers for {}", supervised.size(), capacity.supervised));
   }
 }

@@ -1,0 +1,120 @@
+// The whole backward pass against finite differences of the whole forward pass, in f64.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/models/decoder/tiny_model.h"
+
+namespace lomu::test {
+namespace {
+
+struct GradientCase {
+  std::string family;
+  std::vector<Site> targets;
+  std::optional<std::vector<std::int64_t>> layers;
+  double dropout = 0;
+};
+
+void PrintTo(const GradientCase& c, std::ostream* os) {
+  *os << c.family << ", " << c.targets.size() << " sites" << (c.layers ? ", some layers" : "")
+      << (c.dropout > 0 ? ", dropout" : "");
+}
+
+const std::vector<Site> kAll{kAllSites.begin(), kAllSites.end()};
+
+class AdapterGradient : public testing::TestWithParam<GradientCase> {
+ protected:
+  /// Central differences with step h err by h^2 / 6 f''' plus epsilon |f| / h. Factors are f32, so h is a power of two
+  /// and the difference is divided by the step that was really made: h = 2^-13 gives 2.5e-9 f''' and 1e-12 |f|.
+  static constexpr float kStep = 0x1p-13F;
+  static constexpr double kTolerance = 1e-6;
+};
+
+TEST_P(AdapterGradient, IsTheGradientOfTheLoss) {
+  const GradientCase& param = GetParam();
+  const auto ops = make_reference_ops(kF64Precision);
+  const TinyModel model(param.family, *ops);
+  AdapterOptions options;
+  options.rank = 3;
+  options.alpha = 4;
+  options.targets = param.targets;
+  options.layers = param.layers;
+  options.dropout = param.dropout;
+  Memory memory;
+  AdapterSet adapters(model.config(), options, model.files(), DType::kF64, memory);
+  randomize(adapters);
+  AdaptedModel adapted(model.weights(), &adapters, *ops, memory);
+  const RandomBatch batch({7, 1, 5, 2});
+  Decoder decoder(adapted, *ops, memory, {16, 16, 8, true});
+
+  constexpr double kScale = 0.25;
+  constexpr std::uint64_t kKey = 99;
+  decoder.forward_backward(batch.view(), kScale, kKey);
+  const std::vector<double> gradient = gradients_of(adapters);
+  double largest = 0;
+  for (const double g : gradient) largest = std::max(largest, std::abs(g));
+  ASSERT_GT(largest, 1e-3);
+
+  const auto expect_element = [&](std::size_t i) {
+    float& factor = adapters.factors()[i];
+    const float value = factor;
+    const float above = value + kStep;
+    const float below = value - kStep;
+    factor = above;
+    adapted.refresh();
+    const double up = decoder.forward_backward(batch.view(), kScale, kKey);
+    factor = below;
+    adapted.refresh();
+    const double down = decoder.forward_backward(batch.view(), kScale, kKey);
+    factor = value;
+    const double expected = kScale * (up - down) / (static_cast<double>(above) - static_cast<double>(below));
+    EXPECT_NEAR(gradient[i], expected, kTolerance * std::max(1.0, largest)) << "element " << i;
+  };
+  for (const PairInfo& pair : adapters.pairs()) {
+    SCOPED_TRACE(pair.name);
+    expect_element(static_cast<std::size_t>(pair.offset_a + 1));
+    expect_element(static_cast<std::size_t>(pair.offset_a + pair.size_a() - 2));
+    expect_element(static_cast<std::size_t>(pair.offset_b));
+    expect_element(static_cast<std::size_t>(pair.offset_b + pair.size_b() - 1));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, AdapterGradient,
+                         testing::Values(GradientCase{"llama", kAll, {}}, GradientCase{"llama-bias", kAll, {}},
+                                         GradientCase{"mistral", kAll, {}}, GradientCase{"qwen2", kAll, {}},
+                                         GradientCase{"qwen3", kAll, {}}, GradientCase{"qwen3", kAll, {}, 0.4},
+                                         GradientCase{"llama", {Site::kQ, Site::kV}, {{1}}},
+                                         GradientCase{"llama-bias", {Site::kK, Site::kDown}, {{0, 2}}, 0.2}));
+
+/// Which gradients are computed depends on the lowest adapter; their values must not.
+class LowestAdapter : public testing::TestWithParam<std::pair<std::int64_t, Site>> {};
+
+TEST_P(LowestAdapter, HasTheGradientItHasAmongAllOthers) {
+  const auto [layer, site] = GetParam();
+  const auto ops = make_reference_ops(kF64Precision);
+  const TinyModel model("qwen3", *ops);
+  const RandomBatch batch({6, 9});
+  AdapterOptions options;
+  options.rank = 2;
+  const auto gradient = [&](const AdapterOptions& chosen) {
+    Memory memory;
+    AdapterSet adapters(model.config(), chosen, model.files(), DType::kF64, memory);
+    const AdaptedModel adapted(model.weights(), &adapters, *ops, memory);
+    Decoder decoder(adapted, *ops, memory, {16, 16, 16, true});
+    decoder.forward_backward(batch.view(), 1);
+    const PairInfo pair = adapters.pairs()[*adapters.find(layer, site)];
+    const auto all = gradients_of(adapters);
+    return std::vector<double>(all.begin() + pair.offset_a, all.begin() + pair.offset_b + pair.size_b());
+  };
+  const auto among_all = gradient(options);
+  options.targets = {site};
+  options.layers = {{layer}};
+  EXPECT_EQ(gradient(options), among_all);  // lora_B is zero, so the others change nothing
+}
+
+INSTANTIATE_TEST_SUITE_P(Sites, LowestAdapter,
+                         testing::Values(std::pair{0, Site::kQ}, std::pair{0, Site::kO}, std::pair{1, Site::kV},
+                                         std::pair{1, Site::kUp}, std::pair{2, Site::kDown}, std::pair{2, Site::kK}));
+
+}  // namespace
+}  // namespace lomu::test
