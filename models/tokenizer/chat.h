@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "models/labels.h"
 #include "models/tokenizer/tokenizer.h"
 
 namespace lomu {
@@ -64,7 +65,6 @@ class ChatFormat {
   std::vector<std::int32_t> stop_ids_;
 };
 
-inline constexpr std::int32_t kNotSupervised = -100;
 inline constexpr std::int32_t kNoMessage = -1;
 
 /// A conversation as tokens. All vectors have one entry a token; labels are not shifted: labels[t] is ids[t] or
