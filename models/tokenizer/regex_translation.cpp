@@ -176,8 +176,9 @@ class Translator {
       out_ += '?';
     } else if (take("+")) {
       if (interval) {  // Oniguruma repeats the interval, PCRE2 would make it possessive
-        out_.insert(*atom_, "(?:");
-        out_ += ")+";
+        const std::string repeated = out_.substr(*atom_);
+        out_.resize(*atom_);
+        out_ += fmt::format("(?:{})+", repeated);
       } else {
         out_ += '+';
       }
@@ -204,7 +205,7 @@ class Translator {
     }
     if (at >= pattern_.size() || pattern_[at] != '}' || (low.empty() && high.empty())) return {};
     pos_ = at + 1;
-    if (low.empty()) low = "0";
+    if (low.empty()) low.push_back('0');
     return comma ? fmt::format("{{{},{}}}", low, high) : fmt::format("{{{}}}", low);
   }
 
@@ -250,12 +251,26 @@ class Translator {
   }
 
   std::string char_class() {
-    std::string items = take("^") ? "[^" : "[";
+    std::string text = take("^") ? "[^" : "[";
+    text += class_items();
+    text += ']';
+    return text;
+  }
+
+  // The members of a class up to its closing bracket. A class inside it adds its members.
+  std::string class_items(int depth = 0) {
+    constexpr int kDeepest = 8;
+    std::string items;
     bool first = true;
     while (first || !next_is("]")) {
       if (at_end()) refuse("a class that is not closed");
-      if (next_is("[")) refuse("a class inside a class");
       if (next_is("&&")) refuse("an intersection of classes");
+      if (take("[")) {
+        if (next_is("^") || next_is(":") || depth == kDeepest) refuse("a negated, named or deep class inside a class");
+        items += class_items(depth + 1);
+        first = false;
+        continue;
+      }
       const Item item = class_item();
       first = false;
       if (!item.character) {
@@ -272,10 +287,11 @@ class Translator {
       const Item last = class_item();
       if (!last.character || *last.character < *item.character) refuse("a range without a proper end");
       if (fold_) check_folding(*last.character);
-      items += '-' + literal(*last.character);
+      items += '-';
+      items += literal(*last.character);
     }
     pos_ += 1;
-    return items + ']';
+    return items;
   }
 
   Item class_item() {

@@ -227,13 +227,31 @@ struct Tokenizer::Impl {
   mutable ScratchPool scratch_pool;
 };
 
+namespace {
+
+// Patterns do not know the file they come from.
+template <class Make>
+auto name_file_in_errors(const std::string& where, const Make& make) {
+  try {
+    return make();
+  } catch (const UnsupportedError& error) {
+    if (!error.where().empty()) throw;
+    throw UnsupportedError(error.what(), where, error.hint());
+  } catch (const FormatError& error) {
+    if (!error.where().empty()) throw;
+    throw FormatError(error.what(), where, error.hint());
+  }
+}
+
+}  // namespace
+
 Tokenizer Tokenizer::load(const std::filesystem::path& model) {
   return Tokenizer(read_tokenizer_spec(model), model.string());
 }
 
 Tokenizer::Tokenizer(TokenizerSpec spec, const std::string& where) {
   const std::uint64_t fingerprint = fingerprint_of(spec);
-  auto impl = std::make_shared<Impl>(std::move(spec), where);
+  auto impl = name_file_in_errors(where, [&] { return std::make_shared<Impl>(std::move(spec), where); });
   impl->fingerprint = fingerprint;
   const auto around_nothing = impl->encode({}, true);
   impl->adds_bos = impl->bos && !around_nothing.empty() && around_nothing.front().id == *impl->bos;

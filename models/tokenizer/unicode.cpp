@@ -20,6 +20,15 @@ bool between(char32_t c, char32_t first, char32_t last) {
   return c >= first && c <= last;
 }
 
+// For characters that utf8proc takes for unassigned because its Unicode is older.
+bool is_recent_word_character(char32_t c) {
+  const auto ranges = recent_ranges();
+  const auto it = std::find_if(ranges.begin(), ranges.end(), [c](const CategoryRange& r) { return c <= r.last; });
+  if (it == ranges.end() || c < it->first) return false;
+  return it->category.starts_with('L') || it->category.starts_with('M') || it->category == "Nd" ||
+         it->category == "Nl" || it->category == "Pc";
+}
+
 // Alphabetic characters outside the categories L, M and Nl: circled, squared and negative letters (Other_Alphabetic,
 // So).
 bool is_enclosed_letter(char32_t c) {
@@ -49,6 +58,7 @@ bool is_word_character(char32_t c) {
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_PC: return true;
+    case UTF8PROC_CATEGORY_CN: return is_recent_word_character(c);
     default: return false;
   }
 }

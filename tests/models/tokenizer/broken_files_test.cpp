@@ -110,6 +110,8 @@ TEST(BrokenTokenizer, WhatIsNotImplementedIsRefusedByName) {
       {"a pre-tokenizer", step("pre_tokenizer", {{"type", "Whitespace"}}), "Whitespace"},
       {"a behaviour", step("pre_tokenizer", {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Odd"}}),
        "Odd"},
+      {"a pattern",
+       step("pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", "\\w+"}}}, {"behavior", "Isolated"}}), "\\w"},
       {"a decoder", step("decoder", {{"type", "WordPiece"}}), "WordPiece"},
       {"a post-processor", step("post_processor", {{"type", "Other"}}), "Other"},
   };

@@ -36,6 +36,7 @@ TEST(Regex, MeansWhatOnigurumaMeans) {
   EXPECT_THAT(matches(R"(^a|b$)", "a\na\nb\nb"), ElementsAre("a", "a", "b", "b"));  // lines, always
   EXPECT_THAT(matches(R"([!"#\[\\\]-]+)", "[]\\!-x"), ElementsAre("[]\\!-"));
   EXPECT_THAT(matches(R"([一-龥]+)", "漢字x"), ElementsAre("漢字"));
+  EXPECT_THAT(matches(R"([^a[b-d]e]+)", "abcxyze"), ElementsAre("xyz"));  // an inner class adds to the outer one
   EXPECT_THAT(matches(R"(x{)", "x{"), ElementsAre("x{"));
 }
 
@@ -53,9 +54,9 @@ TEST(Regex, ALiteralIsNoPattern) {
 
 TEST(Regex, RefusesByNameWhatItDoesNotTranslate) {
   for (const char* pattern :
-       {R"(\w+)", R"(\bx)",     R"([a[bc]])", R"([a-z&&[^b]])", R"(\p{Han})", R"((?<n>a))", R"((?m:a))", R"(a{2}?)",
-        R"(\1)",  R"([\P{L}])", R"(a(?i)b)",  R"((?i:ss))",     R"((?i:é))",  R"(*a)",      R"((a)",     R"(a))",
-        R"([a)",  R"(\)",       R"(\p{L)",    R"([z-a])",       R"(\xFF)",    R"(\ud800)"}) {
+       {R"(\w+)",   R"(\bx)", R"([a[^b]])", R"([[:alpha:]])", R"([a-z&&[^b]])", R"(\p{Han})", R"((?<n>a))", R"((?m:a))",
+        R"(a{2}?)", R"(\1)",  R"([\P{L}])", R"(a(?i)b)",      R"((?i:ss))",     R"((?i:é))",  R"(*a)",      R"((a)",
+        R"(a))",    R"([a)",  R"(\)",       R"(\p{L)",        R"([z-a])",       R"(\xFF)",    R"(\ud800)"}) {
     EXPECT_THROW(translate_oniguruma(pattern), UnsupportedError) << pattern;
   }
 }
