@@ -1,6 +1,7 @@
 #include "models/tokenizer/verify_cases.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <sstream>
