@@ -17,10 +17,10 @@ namespace lomu {
 
 struct TokenizerSpec;
 
-/// One token and the bytes of the text it stands for: [begin, end) in the text given to encode_with_offsets. Begins never
-/// go backwards. Byte-level tokens may cut a character; characters that a normalizer made (NFC, a prefix space) map to the
-/// bytes they were made from, possibly none; an added token takes the white space it strips along. Tokens added around the
-/// text (BOS, EOS) have an empty span at its start or end.
+/// One token and the bytes of the text it stands for: [begin, end) in the text given to encode_with_offsets. Begins
+/// never go backwards. Byte-level tokens may cut a character; characters that a normalizer made (NFC, a prefix space)
+/// map to the bytes they were made from, possibly none; an added token takes the white space it strips along. Tokens
+/// added around the text (BOS, EOS) have an empty span at its start or end.
 struct TokenSpan {
   std::int32_t id;
   std::size_t begin, end;
