@@ -2,12 +2,16 @@
 #include <cstddef>
 #include <span>
 
+#include "engine/commands/generate.h"
 #include "engine/commands/program.h"
 #include "engine/commands/schema.h"
+#include "engine/commands/train.h"
 #include "engine/commands/verify.h"
 
 int main(int argc, char** argv) {
   lomu::Program program;
+  program.add(lomu::run_train);
+  program.add(lomu::run_generate);
   program.add(lomu::run_schema);
   program.add(lomu::run_verify);
   const std::span<const char* const> all(argv, static_cast<std::size_t>(argc));

@@ -23,12 +23,17 @@ struct GenerateOptions {
   double top_p = 0.95;
   std::uint64_t seed = 0;
   bool greedy = false;
+  std::filesystem::path file;     ///< JSONL records to answer, greedily and many at once; empty: none
+  std::filesystem::path output;   ///< where their answers go; empty: nowhere
+  bool score = false;             ///< compare the answers with the expected ones
+  std::filesystem::path compare;  ///< answers of an earlier run over the same file, shown beside; empty: none
   ComputeOptions compute;
 };
 
-/// Without a prompt or messages, standard input is the conversation: a chat on a terminal, one prompt from a pipe.
+/// Without a prompt, messages or a file, standard input is the conversation: a chat on a terminal, one prompt from a
+/// pipe.
 inline bool reads_stdin(const GenerateOptions& options) {
-  return !options.prompt && options.messages.empty();
+  return !options.prompt && options.messages.empty() && options.file.empty();
 }
 
 /// Adds `generate` and its options to `program`; parsing fills `options`. Returns the command.

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <vector>
 
 #include "engine/commands/generate.h"
 
@@ -9,6 +10,7 @@ namespace lomu {
 namespace {
 
 constexpr const char* kSampling = "Sampling";
+constexpr const char* kBatch = "Many prompts at once";
 
 /// As CLI::Range, which lets NaN pass.
 CLI::Validator within(double low, double high) {
@@ -53,6 +55,24 @@ void declare_sampling(CLI::App& command, GenerateOptions& options) {
       ->group(kSampling);
 }
 
+void declare_batch(CLI::App& command, GenerateOptions& options, const std::vector<CLI::Option*>& others) {
+  auto* file = command.add_option("--file", options.file, "JSONL records whose last answer is asked for, greedily")
+                   ->type_name("FILE")
+                   ->group(kBatch);
+  for (CLI::Option* other : others) file->excludes(other);
+  command.add_option("--output", options.output, "Write {prompt, expected, got, exact}, a line a record")
+      ->needs(file)
+      ->type_name("FILE")
+      ->group(kBatch);
+  auto* score = command.add_flag("--score", options.score, "Print the share of exact answers and some samples")
+                    ->needs(file)
+                    ->group(kBatch);
+  command.add_option("--compare", options.compare, "The --output of an earlier run, to show its answers beside")
+      ->needs(score)
+      ->type_name("FILE")
+      ->group(kBatch);
+}
+
 }  // namespace
 
 CLI::App& declare(CLI::App& program, GenerateOptions& options) {
@@ -65,16 +85,18 @@ CLI::App& declare(CLI::App& program, GenerateOptions& options) {
                        ->excludes(prompt)
                        ->type_name("FILE");
   auto* system = command.add_option("--system", options.system, "What the system turn says")->type_name("TEXT");
-  command.add_flag("--raw", options.raw, "Continue the prompt as it is, without a chat template")
-      ->excludes(system)
-      ->excludes(messages);
+  auto* raw = command.add_flag("--raw", options.raw, "Continue the prompt as it is, without a chat template")
+                  ->excludes(system)
+                  ->excludes(messages);
   declare_sampling(command, options);
+  declare_batch(command, options, {prompt, messages, raw});
   declare(command, options.compute);
   command.footer(
-      "Without --prompt or --messages: a chat on a terminal, else the prompt is read from standard input.\n"
+      "Without --prompt, --messages or --file: a chat on a terminal, else the prompt is read from standard input.\n"
       "Examples:\n"
       "  lomu generate --model SmolLM2.gguf --prompt \"Why is the sky blue?\"\n"
       "  lomu generate --model SmolLM2.gguf --adapter runs/quickstart --greedy < question.txt\n"
+      "  lomu generate --model SmolLM2.gguf --adapter runs/quickstart --file test.jsonl --score\n"
       "  lomu generate --model SmolLM2.gguf");
   return command;
 }

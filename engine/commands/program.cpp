@@ -16,6 +16,21 @@ constexpr const char* kSummary =
     "Finetunes language models with LoRA: `mpirun` and one YAML file.\n"
     "Exit codes: 0 done, 1 a check or a run failed, 2 wrong use.";
 
+/// Options as `--seed N [0]`, without the lists of limits and of options that exclude each other: messages tell those.
+class HelpFormat : public CLI::Formatter {
+ public:
+  HelpFormat() { column_width(34); }
+
+  std::string make_option_opts(const CLI::Option* option) const override {
+    if (option->get_type_size() == 0) return {};
+    const std::string type = option->get_type_name();
+    std::string text = " " + type.substr(0, type.find(':'));
+    if (!option->get_default_str().empty()) text += fmt::format(" [{}]", option->get_default_str());
+    if (option->get_expected_max() == CLI::detail::expected_max_vector_size) text += " ...";
+    return option->get_required() ? text + " (required)" : text;
+  }
+};
+
 const CLI::App* parsed_command(const CLI::App& app) {
   const auto commands = app.get_subcommands();
   return commands.empty() ? nullptr : commands.front();
@@ -58,6 +73,7 @@ std::string closest(std::string_view wrong, const std::vector<std::string>& name
 }  // namespace
 
 Program::Program() : app_(std::make_unique<CLI::App>(kSummary, "lomu")) {
+  app_->formatter(std::make_shared<HelpFormat>());
   app_->set_version_flag("--version", "lomu " LOMU_VERSION, "Print the version and stop");
   app_->set_help_flag("-h,--help", "Print this and stop");
   app_->require_subcommand(0, 1);
@@ -100,7 +116,9 @@ Exit Program::dispatch(std::span<const char* const> arguments) {
     return Exit::kDone;
   } catch (const CLI::Success&) {
     const CLI::App* command = parsed_command(*app_);
-    write_out(command == nullptr ? app_->help() : command->help("lomu"));
+    std::string help = command == nullptr ? app_->help() : command->help("lomu");
+    if (!help.ends_with('\n')) help += '\n';
+    write_out(help);
     return Exit::kDone;
   } catch (const CLI::ParseError& error) {
     refuse(error.what(), arguments);

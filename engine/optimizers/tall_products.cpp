@@ -20,56 +20,64 @@ Vec* vectors(double* p) {
   return reinterpret_cast<Vec*>(p);
 }
 
-/// c[i][v] (+)= sum over k < depth of a[i * row_stride + k * depth_stride] * b[k * columns + v]; i < kTileRows, v < V.
-/// columns: vectors in a row of b and of c.
+std::int64_t whole_vectors(std::int64_t count) {
+  return (count + kLanes - 1) / kLanes;
+}
+
+/// A row-major matrix whose rows are whole vectors, `stride` of them apart.
+template <class V>
+struct VecRows {
+  V* data;
+  std::int64_t stride;
+  [[nodiscard]] VecRows from(std::int64_t row, std::int64_t column) const {
+    return {data + row * stride + column, stride};
+  }
+};
+
+/// c[i][v] (+)= sum over k < depth of a[i * row_stride + k * depth_stride] * b[k][v]; i < kTileRows, v < V.
 template <int V, bool kAdd>
-void product_tile(const double* a, std::int64_t row_stride, std::int64_t depth_stride, const Vec* b,
-                  std::int64_t columns, std::int64_t depth, Vec* c) {
+void product_tile(const double* a, std::int64_t row_stride, std::int64_t depth_stride, VecRows<const Vec> b,
+                  std::int64_t depth, VecRows<Vec> c) {
   Vec sum[kTileRows][V] = {};
   for (std::int64_t k = 0; k < depth; ++k) {
     for (std::int64_t i = 0; i < kTileRows; ++i) {
       const double x = a[i * row_stride + k * depth_stride];
-      for (int v = 0; v < V; ++v) sum[i][v] += x * b[k * columns + v];
+      for (int v = 0; v < V; ++v) sum[i][v] += x * b.data[k * b.stride + v];
     }
   }
   for (std::int64_t i = 0; i < kTileRows; ++i) {
-    for (int v = 0; v < V; ++v) c[i * columns + v] = kAdd ? c[i * columns + v] + sum[i][v] : sum[i][v];
+    Vec* out = c.data + i * c.stride;
+    for (int v = 0; v < V; ++v) out[v] = kAdd ? out[v] + sum[i][v] : sum[i][v];
   }
 }
 
-/// c = a b with a: [rows, depth] row-major with stride lda, b: [depth, columns] vectors, c: [rows, columns] vectors.
-void row_major_product(const double* a, std::int64_t lda, const Vec* b, std::int64_t columns, std::int64_t rows,
-                       std::int64_t depth, Vec* c) {
-  for (std::int64_t i = 0; i < rows; i += kTileRows) {
-    std::int64_t v = 0;
-    for (; v + 2 <= columns; v += 2)
-      product_tile<2, false>(a + i * lda, lda, 1, b + v, columns, depth, c + i * columns + v);
-    if (v < columns) product_tile<1, false>(a + i * lda, lda, 1, b + v, columns, depth, c + i * columns + v);
+/// The tiles of one row of tiles, for columns first <= v < last.
+template <bool kAdd>
+void product_row(const double* a, std::int64_t row_stride, std::int64_t depth_stride, VecRows<const Vec> b,
+                 std::int64_t depth, VecRows<Vec> c, std::int64_t first, std::int64_t last) {
+  std::int64_t v = first;
+  for (; v + 2 <= last; v += 2) {
+    product_tile<2, kAdd>(a, row_stride, depth_stride, b.from(0, v), depth, c.from(0, v));
   }
+  if (v < last) product_tile<1, kAdd>(a, row_stride, depth_stride, b.from(0, v), depth, c.from(0, v));
 }
 
-void add_tall_gram(const FactorShape& shape, const double* panel, double* gram) {
+void add_tall_gram(const FactorShape& shape, const double* panel, std::int64_t rows, double* gram) {
   const std::int64_t padded = shape.padded_rank();
   const std::int64_t columns = padded / kLanes;
-  const std::int64_t depth = shape.panel_length();
+  const VecRows<const Vec> x{vectors(panel), columns};
+  const VecRows<Vec> out{vectors(gram), columns};
   for (std::int64_t i = 0; i < columns; ++i) {
-    const double* rows = panel + i * kLanes;
-    Vec* out = vectors(gram + i * kLanes * padded);
-    std::int64_t v = i;
-    for (; v + 2 <= columns; v += 2)
-      product_tile<2, true>(rows, 1, padded, vectors(panel) + v, columns, depth, out + v);
-    if (v < columns) product_tile<1, true>(rows, 1, padded, vectors(panel) + v, columns, depth, out + v);
+    product_row<true>(panel + i * kLanes, 1, padded, x, rows, out.from(i * kLanes, 0), i, columns);
   }
 }
 
-/// gram[i][j] += <row i, row j> for a tile of 4 x 4 rows of a wide panel.
-void dot_tile(const Vec* rows, const Vec* columns, std::int64_t vectors_per_row, double* gram, std::int64_t padded) {
+/// gram[i][j] += <row i of x, row j of y> for 4 x 4 rows of a wide panel.
+void dot_tile(VecRows<const Vec> x, VecRows<const Vec> y, std::int64_t count, double* gram, std::int64_t padded) {
   Vec sum[kDotTile][kDotTile] = {};
-  for (std::int64_t k = 0; k < vectors_per_row; ++k) {
+  for (std::int64_t k = 0; k < count; ++k) {
     for (std::int64_t i = 0; i < kDotTile; ++i) {
-      for (std::int64_t j = 0; j < kDotTile; ++j) {
-        sum[i][j] += rows[i * vectors_per_row + k] * columns[j * vectors_per_row + k];
-      }
+      for (std::int64_t j = 0; j < kDotTile; ++j) sum[i][j] += x.data[i * x.stride + k] * y.data[j * y.stride + k];
     }
   }
   for (std::int64_t i = 0; i < kDotTile; ++i) {
@@ -80,12 +88,12 @@ void dot_tile(const Vec* rows, const Vec* columns, std::int64_t vectors_per_row,
   }
 }
 
-void add_wide_gram(const FactorShape& shape, const double* panel, double* gram) {
+void add_wide_gram(const FactorShape& shape, const double* panel, std::int64_t columns, double* gram) {
   const std::int64_t padded = shape.padded_rank();
-  const std::int64_t per_row = shape.panel_length() / kLanes;
+  const VecRows<const Vec> x{vectors(panel), shape.panel_stride() / kLanes};
   for (std::int64_t i = 0; i < padded; i += kDotTile) {
     for (std::int64_t j = i; j < padded; j += kDotTile) {
-      dot_tile(vectors(panel) + i * per_row, vectors(panel) + j * per_row, per_row, gram + i * padded + j, padded);
+      dot_tile(x.from(i, 0), x.from(j, 0), whole_vectors(columns), gram + i * padded + j, padded);
     }
   }
 }
@@ -99,17 +107,22 @@ void for_each_chunk(const FactorShape& shape,
   for (std::int64_t c = 0; c < chunks; ++c) work(c, c * kChunk, std::min(shape.length, (c + 1) * kChunk));
 }
 
-void add_panel_gram(const FactorShape& shape, const double* panel, double* gram) {
-  shape.wide ? add_wide_gram(shape, panel, gram) : add_tall_gram(shape, panel, gram);
+void add_panel_gram(const FactorShape& shape, const double* panel, std::int64_t rows, double* gram) {
+  shape.wide ? add_wide_gram(shape, panel, rows, gram) : add_tall_gram(shape, panel, rows, gram);
 }
 
-void multiply_panel(const FactorShape& shape, const double* panel, const double* k, double* product) {
+void multiply_panel(const FactorShape& shape, const double* panel, std::int64_t rows, const double* k,
+                    double* product) {
   const std::int64_t padded = shape.padded_rank();
-  const std::int64_t length = shape.panel_length();
-  if (shape.wide) {
-    row_major_product(k, padded, vectors(panel), length / kLanes, padded, shape.rank, vectors(product));
-  } else {
-    row_major_product(panel, padded, vectors(k), padded / kLanes, length, shape.rank, vectors(product));
+  const std::int64_t stride = shape.panel_stride();
+  const VecRows<Vec> out{vectors(product), stride / kLanes};
+  const VecRows<const Vec> right = shape.wide ? VecRows<const Vec>{vectors(panel), stride / kLanes}
+                                              : VecRows<const Vec>{vectors(k), padded / kLanes};
+  const double* left = shape.wide ? k : panel;
+  const std::int64_t out_rows = shape.wide ? padded : whole_vectors(rows) * kLanes;
+  const std::int64_t out_columns = shape.wide ? whole_vectors(rows) : padded / kLanes;
+  for (std::int64_t i = 0; i < out_rows; i += kTileRows) {
+    product_row<false>(left + i * padded, padded, 1, right, shape.rank, out.from(i, 0), 0, out_columns);
   }
 }
 

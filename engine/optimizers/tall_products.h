@@ -29,23 +29,30 @@ struct FactorShape {
 
   [[nodiscard]] std::int64_t padded_rank() const { return (rank + kLanes - 1) / kLanes * kLanes; }
 
-  /// Rows (of Q: columns) in a panel, a multiple of kLanes: 32 KiB of doubles up to rank 64, so that a panel stays in
-  /// the first-level cache, but never under 64 rows, so that sums stay in registers for a while.
+  /// Rows (of Q: columns) in a panel, a multiple of kLanes. Tall: 32 KiB of doubles up to rank 64, so that a panel
+  /// stays in the first-level cache, but never under 64 rows, so that sums stay in registers for a while. Wide panels
+  /// are summed across their vectors at the end, which pays for longer rows in the second-level cache.
   [[nodiscard]] std::int64_t panel_length() const {
-    return std::clamp<std::int64_t>(4096 / padded_rank() / kLanes * kLanes, 64, 256);
+    const std::int64_t doubles = wide ? 32768 : 4096;
+    return std::clamp<std::int64_t>(doubles / padded_rank() / kLanes * kLanes, 64, 256);
   }
 
-  [[nodiscard]] std::int64_t panel_size() const { return panel_length() * padded_rank(); }
+  /// Whether neither rank nor this number of rows is rounded up to whole vectors.
+  [[nodiscard]] bool needs_no_padding(std::int64_t rows) const { return rows % kLanes == 0 && rank % kLanes == 0; }
+
+  /// From a row of a panel to the next. Rows of a wide panel are one cache line further apart than they are long: at a
+  /// distance of a power of two, a column of them would fall into a few sets of the cache and push itself out.
+  [[nodiscard]] std::int64_t panel_stride() const { return wide ? panel_length() + kLanes : padded_rank(); }
+
+  [[nodiscard]] std::int64_t panel_size() const { return panel_stride() * (wide ? padded_rank() : panel_length()); }
 };
 
-/// Cache-line aligned doubles, zero at first.
+/// Cache-line aligned doubles, not initialised.
 class Panel {
  public:
   explicit Panel(std::int64_t size)
       : data_(static_cast<double*>(::operator new[](static_cast<std::size_t>(size) * sizeof(double), kAlign))),
-        size_(size) {
-    clear();
-  }
+        size_(size) {}
   [[nodiscard]] double* data() { return data_.get(); }
   [[nodiscard]] const double* data() const { return data_.get(); }
   void clear() { std::fill_n(data_.get(), size_, 0.0); }
@@ -67,12 +74,13 @@ struct Run {
 };
 
 /// Calls visit(Run) for every run of rows (of a wide factor: columns) [begin, end), at most a panel of them.
-/// Panels are [panel_length, padded_rank] for a tall factor and [padded_rank, panel_length] for a wide one.
+/// Panels are [panel_length, padded_rank] for a tall factor and [padded_rank, panel_length] for a wide one, row-major
+/// with panel_stride.
 template <class Visit>
 void for_each_run(const FactorShape& shape, std::int64_t begin, std::int64_t end, Visit&& visit) {
   if (shape.wide) {
     for (std::int64_t j = 0; j < shape.rank; ++j)
-      visit(Run{j * shape.length + begin, j * shape.panel_length(), end - begin});
+      visit(Run{j * shape.length + begin, j * shape.panel_stride(), end - begin});
   } else if (shape.rank == shape.padded_rank()) {
     visit(Run{begin * shape.rank, 0, (end - begin) * shape.rank});
   } else {
@@ -81,12 +89,13 @@ void for_each_run(const FactorShape& shape, std::int64_t begin, std::int64_t end
   }
 }
 
-/// gram += X^T X (tall) or X X^T (wide) of a whole panel X; only j >= i in whole vectors. gram: [padded_rank,
-/// padded_rank].
-void add_panel_gram(const FactorShape& shape, const double* panel, double* gram);
+/// gram += X^T X (tall) or X X^T (wide) of the first `rows` rows (of a wide panel: columns) of a panel X; only j >= i
+/// in whole vectors. gram: [padded_rank, padded_rank]. Up to the next multiple of kLanes the panel must hold zeros.
+void add_panel_gram(const FactorShape& shape, const double* panel, std::int64_t rows, double* gram);
 
-/// product = X K (tall) or K X (wide) of a whole panel X; K symmetric, [padded_rank, padded_rank], zero in the padding.
-void multiply_panel(const FactorShape& shape, const double* panel, const double* k, double* product);
+/// product = X K (tall) or K X (wide) of the first `rows` rows of a panel X, rounded up likewise; K symmetric,
+/// [padded_rank, padded_rank], zero in the padding.
+void multiply_panel(const FactorShape& shape, const double* panel, std::int64_t rows, const double* k, double* product);
 
 /// The unit of work of a thread: a fixed number of rows.
 inline constexpr std::int64_t kChunk = 1024;
@@ -107,15 +116,16 @@ GramResult gram_from_runs(const FactorShape& shape, Load&& load) {
   const std::int64_t size = shape.padded_rank() * shape.padded_rank();
   const std::int64_t chunks = (shape.length + kChunk - 1) / kChunk;
   Panel partial(size * chunks);
+  partial.clear();
   std::vector<double> side(static_cast<std::size_t>(chunks), 0.0);
   for_each_chunk(shape, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
     Panel panel(shape.panel_size());
     for (std::int64_t at = begin; at < end; at += shape.panel_length()) {
       const std::int64_t stop = std::min(end, at + shape.panel_length());
-      if (stop - at < shape.panel_length()) panel.clear();
+      if (!shape.needs_no_padding(stop - at)) panel.clear();
       for_each_run(shape, at, stop,
                    [&](const Run& run) { side[static_cast<std::size_t>(chunk)] += load(run, panel.data()); });
-      add_panel_gram(shape, panel.data(), partial.data() + chunk * size);
+      add_panel_gram(shape, panel.data(), stop - at, partial.data() + chunk * size);
     }
   });
   GramResult result{SmallMatrix(shape.rank), 0.0};
@@ -142,15 +152,16 @@ template <class Load, class Store>
 void multiply(const FactorShape& shape, const SmallMatrix& k, Load&& load, Store&& store) {
   const std::int64_t padded = shape.padded_rank();
   Panel padded_k(padded * padded);
+  padded_k.clear();
   for (std::int64_t i = 0; i < shape.rank; ++i) std::copy_n(&k(i, 0), shape.rank, padded_k.data() + i * padded);
   for_each_chunk(shape, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     Panel panel(shape.panel_size());
     Panel product(shape.panel_size());
     for (std::int64_t at = begin; at < end; at += shape.panel_length()) {
       const std::int64_t stop = std::min(end, at + shape.panel_length());
-      if (stop - at < shape.panel_length()) panel.clear();
+      if (!shape.needs_no_padding(stop - at)) panel.clear();
       for_each_run(shape, at, stop, [&](const Run& run) { load(run, panel.data()); });
-      multiply_panel(shape, panel.data(), padded_k.data(), product.data());
+      multiply_panel(shape, panel.data(), stop - at, padded_k.data(), product.data());
       for_each_run(shape, at, stop, [&](const Run& run) { store(run, product.data()); });
     }
   });

@@ -28,10 +28,11 @@ struct Tolerances {
 };
 Tolerances tolerances_of(const Precision& precision);
 
-/// norm(x - reference) / norm(reference); norm(x) where the reference is zero. Infinite if any difference is NaN.
+/// norm(x - reference) / norm(reference); norm(x) where the reference is zero. NaN if any x is.
 double relative_error(std::span<const double> x, std::span<const double> reference);
 double largest_difference(std::span<const double> x, std::span<const double> reference);
 
+/// An error that is not finite becomes kNotFinite.
 ModelCheck make_check(std::string case_name, std::string quantity, double error, double tolerance);
 
 /// A matrix as doubles, row after row.

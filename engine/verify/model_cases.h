@@ -22,6 +22,9 @@ struct ModelCheck {
   std::string note;  ///< what a reader should know beside the numbers; usually empty
 };
 
+/// The error of a result with NaN or infinity in it: finite, so that it can be written as JSON.
+inline constexpr double kNotFinite = 1e300;
+
 /// Checks the case in `folder` (expected.json, expected.safetensors), or every case in its subfolders. `weights`: the
 /// model of a case that holds results alone; empty: none. `threads` read the weights; `ops` computes.
 /// Throws FileError, FormatError, UsageError (a case needs `weights`, or names another file than it).

@@ -40,7 +40,7 @@ void check(const ModelConfig& config, const AdapterOptions& o) {
   if (!(o.alpha > 0) || !std::isfinite(o.alpha)) {
     throw UsageError(fmt::format("alpha {} is not a positive number", o.alpha), "adapter.alpha");
   }
-  if (!(o.dropout >= 0 && o.dropout < 1)) {
+  if (!(o.dropout >= 0 && static_cast<float>(o.dropout) < 1)) {
     throw UsageError(fmt::format("dropout {} is outside 0 ... 1 (1 itself excluded)", o.dropout), "adapter.dropout");
   }
   if (!o.layers) return;

@@ -23,7 +23,7 @@ class ModelFiles;
 enum class AdapterInit : std::uint8_t {
   /// PEFT's default: lora_A uniform in +-1/sqrt(in), lora_B zero. The adapted model equals the base.
   kZero,
-  /// Both factors orthonormal times the same number, so that the product is small but not zero: see adapter_set.cpp
+  /// Both factors orthonormal times the same number, so that the product is small but not zero: see adapter_init.h
   /// for its size. The adapted model differs a little from the base at step 0, and no optimizer needs damping.
   kBalanced,
 };

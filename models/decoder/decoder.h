@@ -16,6 +16,7 @@
 #include "kernels/ops.h"
 #include "models/decoder/adapted_model.h"
 #include "models/decoder/buffers.h"
+#include "models/labels.h"
 
 namespace lomu {
 
@@ -26,8 +27,6 @@ struct PackedBatch {
   std::span<const std::int32_t> positions;   ///< [tokens], 0, 1, ... in each document
   std::span<const std::int32_t> cu_seqlens;  ///< [documents + 1], from 0 to tokens
 };
-
-inline constexpr std::int32_t kNotSupervised = -100;
 
 /// What the largest micro-batch needs.
 struct DecoderCapacity {

@@ -30,6 +30,20 @@ bool all_finite(const Tensor& t) {
   return true;
 }
 
+/// Puts another observer in place until the end of a scope, however that ends.
+class ObserverGuard {
+ public:
+  ObserverGuard(Observer& place, Observer observer)
+      : place_(place), previous_(std::exchange(place, std::move(observer))) {}
+  ObserverGuard(const ObserverGuard&) = delete;
+  ObserverGuard& operator=(const ObserverGuard&) = delete;
+  ~ObserverGuard() { place_ = std::move(previous_); }
+
+ private:
+  Observer& place_;
+  Observer previous_;
+};
+
 /// Calls f(row, target) for every token whose successor in its document is supervised.
 template <class F>
 void for_each_supervised(const PackedBatch& batch, F f) {
@@ -147,13 +161,12 @@ void Decoder::logits(const PackedBatch& batch, std::span<const std::int32_t> row
 
 std::optional<std::string> Decoder::find_nonfinite(const PackedBatch& batch) {
   std::optional<std::string> found;
-  Observer check = [&](std::int64_t layer, Stage stage, const Tensor& tensor) {
+  const Observer check = [&](std::int64_t layer, Stage stage, const Tensor& tensor) {
     if (found || all_finite(tensor)) return;
     found = layer < 0 ? std::string(name_of(stage)) : fmt::format("block {}, {}", layer, name_of(stage));
   };
-  std::swap(impl_->observer, check);
+  const ObserverGuard guard(impl_->observer, check);
   forward(batch);
-  std::swap(impl_->observer, check);
   return found;
 }
 
@@ -170,6 +183,9 @@ Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& 
       buffers(layout.plan, memory, "decoder"),
       layers(adapted.weights().layers),
       context{ops, adapted.config(), buffers.tensor(layout.cos), buffers.tensor(layout.sin), observer} {
+  if (layout.first_kept < model.config().num_layers && model.adapters()->gradients().empty()) {
+    throw Error("a decoder for training needs adapters with gradients", {}, "give the AdapterSet a gradient type");
+  }
   head.frozen = model.weights().head;
   head.bias.push_back(nullptr);
   head.adapters.emplace_back();

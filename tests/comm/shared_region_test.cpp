@@ -96,29 +96,6 @@ TEST(SharedRegion, AFailedFillBecomesTheSameErrorOnEveryRankAtOnce) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
 }
 
-TEST(SharedRegion, WithoutAMemoryFileEveryRankFillsItsOwnCopy) {
-  rlimit before{};
-  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
-  const rlimit none{0, before.rlim_max};
-  std::atomic<int> fills{0};
-  run_threads(3, [&](Communicator& comm) {
-    if (comm.rank() == 0) {
-      ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
-    }
-    const SharedRegion region = SharedRegion::create(comm, 5000, "weights", [&](std::span<std::byte> memory) {
-      ++fills;
-      fill_pattern(memory);
-    });
-    if (comm.rank() == 0) {
-      ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
-    }
-    EXPECT_TRUE(has_pattern(region.bytes()));
-    EXPECT_FALSE(region.shared());
-    EXPECT_THAT(region.note(), HasSubstr("no memory file"));
-  });
-  EXPECT_EQ(fills, 3);
-}
-
 TEST(SharedRegion, DifferentSizesAreRefused) {
   EXPECT_THROW(run_threads(2,
                            [](Communicator& comm) {
@@ -144,7 +121,31 @@ TEST(SharedRegion, MoreMemoryThanThereIsIsAClearError) {
   }
 }
 
+// Sanitizers need descriptors, and memory faults, for themselves.
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+TEST(SharedRegion, WithoutAMemoryFileEveryRankFillsItsOwnCopy) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  std::atomic<int> fills{0};
+  run_threads(3, [&](Communicator& comm) {
+    if (comm.rank() == 0) {
+      ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    }
+    const SharedRegion region = SharedRegion::create(comm, 5000, "weights", [&](std::span<std::byte> memory) {
+      ++fills;
+      fill_pattern(memory);
+    });
+    if (comm.rank() == 0) {
+      ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    }
+    EXPECT_TRUE(has_pattern(region.bytes()));
+    EXPECT_FALSE(region.shared());
+    EXPECT_THAT(region.note(), HasSubstr("no memory file"));
+  });
+  EXPECT_EQ(fills, 3);
+}
+
 TEST(SharedRegionDeathTest, NobodyCanWriteAfterwards) {
   const auto comm = make_self_communicator();
   const SharedRegion region = SharedRegion::create(*comm, 100, "weights", fill_pattern);

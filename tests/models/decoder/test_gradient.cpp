@@ -22,13 +22,52 @@ void PrintTo(const GradientCase& c, std::ostream* os) {
 
 const std::vector<Site> kAll{kAllSites.begin(), kAllSites.end()};
 
-class AdapterGradient : public testing::TestWithParam<GradientCase> {
- protected:
-  /// Central differences with step h err by h^2 / 6 f''' plus epsilon |f| / h. Factors are f32, so h is a power of two
-  /// and the difference is divided by the step that was really made: h = 2^-13 gives 2.5e-9 f''' and 1e-12 |f|.
-  static constexpr float kStep = 0x1p-13F;
-  static constexpr double kTolerance = 1e-6;
-};
+/// Central differences with step h err by h^2 / 6 f''' plus epsilon |f| / h. Factors are f32, so h is a power of two
+/// and the difference is divided by the step that was really made: h = 2^-13 gives 2.5e-9 f''' and 1e-12 |f|.
+constexpr float kStep = 0x1p-13F;
+constexpr double kTolerance = 1e-6;
+constexpr double kScale = 0.25;
+constexpr std::uint64_t kDropoutKey = 99;
+
+/// Compares four elements of every pair's gradient with differences of the loss.
+void expect_gradients_of_the_loss(const TinyModel& model, const Ops& ops, AdapterSet& adapters) {
+  randomize(adapters);
+  Memory memory;
+  AdaptedModel adapted(model.weights(), &adapters, ops, memory);
+  const RandomBatch batch({7, 1, 5, 2});
+  Decoder decoder(adapted, ops, memory, {16, 16, 8, true});
+  decoder.forward_backward(batch.view(), kScale, kDropoutKey);
+  const std::vector<double> gradient = gradients_of(adapters);
+  double largest = 0;
+  for (const double g : gradient) largest = std::max(largest, std::abs(g));
+  ASSERT_GT(largest, 1e-3);
+
+  const auto loss_at = [&](float& factor, float value) {
+    factor = value;
+    adapted.refresh();
+    return kScale * decoder.forward_backward(batch.view(), kScale, kDropoutKey);
+  };
+  const auto expect_element = [&](std::int64_t i) {
+    float& factor = adapters.factors()[static_cast<std::size_t>(i)];
+    const float value = factor;
+    const float above = value + kStep;
+    const float below = value - kStep;
+    const double change = loss_at(factor, above) - loss_at(factor, below);
+    factor = value;
+    EXPECT_NEAR(gradient[static_cast<std::size_t>(i)],
+                change / (static_cast<double>(above) - static_cast<double>(below)), kTolerance * std::max(1.0, largest))
+        << "element " << i;
+  };
+  for (const PairInfo& pair : adapters.pairs()) {
+    SCOPED_TRACE(pair.name);
+    expect_element(pair.offset_a);
+    expect_element(pair.offset_a + pair.size_a() - 1);
+    expect_element(pair.offset_b);
+    expect_element(pair.offset_b + pair.size_b() - 1);
+  }
+}
+
+class AdapterGradient : public testing::TestWithParam<GradientCase> {};
 
 TEST_P(AdapterGradient, IsTheGradientOfTheLoss) {
   const GradientCase& param = GetParam();
@@ -42,41 +81,30 @@ TEST_P(AdapterGradient, IsTheGradientOfTheLoss) {
   options.dropout = param.dropout;
   Memory memory;
   AdapterSet adapters(model.config(), options, model.files(), DType::kF64, memory);
-  randomize(adapters);
-  AdaptedModel adapted(model.weights(), &adapters, *ops, memory);
-  const RandomBatch batch({7, 1, 5, 2});
-  Decoder decoder(adapted, *ops, memory, {16, 16, 8, true});
+  expect_gradients_of_the_loss(model, *ops, adapters);
+}
 
-  constexpr double kScale = 0.25;
-  constexpr std::uint64_t kKey = 99;
-  decoder.forward_backward(batch.view(), kScale, kKey);
-  const std::vector<double> gradient = gradients_of(adapters);
-  double largest = 0;
-  for (const double g : gradient) largest = std::max(largest, std::abs(g));
-  ASSERT_GT(largest, 1e-3);
-
-  const auto expect_element = [&](std::size_t i) {
-    float& factor = adapters.factors()[i];
-    const float value = factor;
-    const float above = value + kStep;
-    const float below = value - kStep;
-    factor = above;
-    adapted.refresh();
-    const double up = decoder.forward_backward(batch.view(), kScale, kKey);
-    factor = below;
-    adapted.refresh();
-    const double down = decoder.forward_backward(batch.view(), kScale, kKey);
-    factor = value;
-    const double expected = kScale * (up - down) / (static_cast<double>(above) - static_cast<double>(below));
-    EXPECT_NEAR(gradient[i], expected, kTolerance * std::max(1.0, largest)) << "element " << i;
-  };
-  for (const PairInfo& pair : adapters.pairs()) {
-    SCOPED_TRACE(pair.name);
-    expect_element(static_cast<std::size_t>(pair.offset_a + 1));
-    expect_element(static_cast<std::size_t>(pair.offset_a + pair.size_a() - 2));
-    expect_element(static_cast<std::size_t>(pair.offset_b));
-    expect_element(static_cast<std::size_t>(pair.offset_b + pair.size_b() - 1));
+TEST(AdapterGradients, OfPairsWithRanksAndScalesOfTheirOwn) {
+  const auto ops = make_reference_ops(kF64Precision);
+  const TinyModel model("llama-bias", *ops);
+  AdapterFile file;
+  for (const auto& [layer, site, rank] :
+       {std::tuple{0, Site::kK, 5}, {0, Site::kV, 1}, {1, Site::kUp, 2}, {2, Site::kO, 7}}) {
+    AdapterPair pair;
+    pair.layer = layer;
+    pair.site = site;
+    pair.r = rank;
+    pair.alpha = 3;
+    pair.scale = 3.0 / rank;
+    const WeightShape shape = shape_of(model.config(), weight_of(layer, site));
+    pair.a.resize(static_cast<std::size_t>(rank * shape.cols));
+    pair.b.resize(static_cast<std::size_t>(rank * shape.rows));
+    file.pairs.push_back(pair);
   }
+  Memory memory;
+  AdapterSet adapters(model.config(), file, DType::kF64, memory);
+  ASSERT_EQ(adapters.pairs().size(), 4U);
+  expect_gradients_of_the_loss(model, *ops, adapters);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, AdapterGradient,

@@ -1,0 +1,146 @@
+#include "engine/train/job_options.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+#include <utility>
+
+namespace lomu {
+namespace {
+
+Site site_named(std::string_view name) {
+  constexpr std::array<std::pair<std::string_view, Site>, 7> kNames = {{{"q", Site::kQ},
+                                                                        {"k", Site::kK},
+                                                                        {"v", Site::kV},
+                                                                        {"o", Site::kO},
+                                                                        {"gate", Site::kGate},
+                                                                        {"up", Site::kUp},
+                                                                        {"down", Site::kDown}}};
+  const auto* found =
+      std::find_if(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.first == name; });
+  return found->second;  // the configuration holds no other names
+}
+
+}  // namespace
+
+SessionOptions session_options(const config::TrainConfig& config) {
+  SessionOptions options;
+  options.model = config.model.path;
+  options.compute = {config.runtime.device, config.runtime.backend, config.runtime.dtype, config.runtime.threads};
+  return options;
+}
+
+AdapterOptions adapter_options(const config::TrainConfig& config, int layers) {
+  AdapterOptions options;
+  options.rank = config.adapter.rank;
+  options.alpha = config.adapter.alpha;
+  options.rslora = config.adapter.rslora;
+  options.dropout = config.adapter.dropout;
+  options.targets.clear();
+  for (const std::string& target : config.adapter.targets) options.targets.push_back(site_named(target));
+  if (!config.adapter.layers.empty()) {
+    const std::vector<bool> mask = config.adapter.layer_mask(layers);
+    options.layers.emplace();
+    for (std::size_t i = 0; i < mask.size(); ++i) {
+      if (mask[i]) options.layers->push_back(static_cast<std::int64_t>(i));
+    }
+  }
+  options.init = config.adapter.init == config::AdapterInit::kBalanced ? AdapterInit::kBalanced : AdapterInit::kZero;
+  options.seed = static_cast<std::uint64_t>(config.training.seed);
+  return options;
+}
+
+OptimizerOptions optimizer_options(const config::TrainConfig& config) {
+  const config::OptimizerConfig& o = config.optimizer;
+  OptimizerOptions options;
+  options.name = o.name == config::OptimizerName::kAdamW ? OptimizerKind::kAdamW : OptimizerKind::kLoraMuon;
+  options.lr = o.lr;
+  options.weight_decay = o.weight_decay;
+  options.max_grad_norm = o.max_grad_norm.value_or(0.0);
+  options.momentum = o.momentum;
+  options.nesterov = o.nesterov;
+  options.damping = o.damping;
+  options.orthogonalizer =
+      o.orthogonalizer == config::Orthogonalizer::kExact ? Orthogonalizer::kExact : Orthogonalizer::kNewtonSchulz;
+  switch (o.multiplier) {
+    case config::StepMultiplier::kNone: options.multiplier = StepMultiplier::kNone; break;
+    case config::StepMultiplier::kSqrtMOverN: options.multiplier = StepMultiplier::kSqrtMOverN; break;
+    case config::StepMultiplier::kRms: options.multiplier = StepMultiplier::kRms; break;
+  }
+  options.balance_every = o.balance_every;
+  options.beta1 = o.beta1;
+  options.beta2 = o.beta2;
+  options.eps = o.eps;
+  return options;
+}
+
+ScheduleOptions schedule_options(const config::TrainConfig& config, std::int64_t total_steps) {
+  const config::ScheduleConfig& s = config.training.schedule;
+  ScheduleOptions options;
+  switch (s.name) {
+    case config::ScheduleName::kConstant: options.kind = ScheduleKind::kConstant; break;
+    case config::ScheduleName::kLinear: options.kind = ScheduleKind::kLinear; break;
+    case config::ScheduleName::kCosine: options.kind = ScheduleKind::kCosine; break;
+    case config::ScheduleName::kWsd: options.kind = ScheduleKind::kWarmupStableDecay; break;
+  }
+  options.warmup_steps =
+      s.warmup_steps
+          ? *s.warmup_steps
+          : static_cast<std::int64_t>(std::llround(s.warmup_ratio.value_or(0.0) * static_cast<double>(total_steps)));
+  options.decay_ratio = s.decay_ratio;
+  options.min_lr_ratio = s.min_lr_ratio;
+  return options;
+}
+
+TokenizeOptions tokenize_options(const config::TrainConfig& config) {
+  TokenizeOptions options;
+  options.train_on = config.data.train_on == config::TrainOn::kAll ? TrainOn::kAll : TrainOn::kAnswers;
+  options.max_length = static_cast<std::uint32_t>(config.data.max_length);
+  switch (config.data.too_long) {
+    case config::OnLongRecord::kStop: options.too_long = TooLong::kStop; break;
+    case config::OnLongRecord::kSkip: options.too_long = TooLong::kSkip; break;
+    case config::OnLongRecord::kTruncate: options.too_long = TooLong::kTruncate; break;
+  }
+  return options;
+}
+
+DataOptions data_options(const config::TrainConfig& config, const std::filesystem::path& source) {
+  DataOptions options;
+  options.source = source;
+  options.on_error = config.data.on_error == config::OnBadRecord::kSkip ? OnError::kSkip : OnError::kStop;
+  options.threads = static_cast<unsigned>(std::max(0, config.runtime.threads));
+  return options;
+}
+
+StepOptions step_options(const config::TrainConfig& config) {
+  StepOptions options;
+  options.packing.seed = static_cast<std::uint64_t>(config.training.seed);
+  options.packing.micro_batch_tokens = static_cast<std::uint32_t>(config.training.micro_batch_tokens);
+  options.packing.shuffle = config.data.shuffle;
+  options.packing.packing = config.data.packing;
+  options.micro_batches = static_cast<std::uint32_t>(config.training.micro_batches);
+  options.epochs = config.training.epochs.value_or(1.0);
+  options.max_steps = static_cast<std::uint64_t>(config.training.steps.value_or(0));
+  return options;
+}
+
+std::string_view chat_template_name(config::ChatTemplate chat) {
+  switch (chat) {
+    case config::ChatTemplate::kAuto: return "auto";
+    case config::ChatTemplate::kChatML: return "chatml";
+    case config::ChatTemplate::kLlama3: return "llama3";
+  }
+  return "auto";
+}
+
+DType stored_dtype(config::StoredType type) {
+  switch (type) {
+    case config::StoredType::kF32: return DType::kF32;
+    case config::StoredType::kF16: return DType::kF16;
+    case config::StoredType::kBF16: return DType::kBF16;
+  }
+  return DType::kF32;
+}
+
+}  // namespace lomu

@@ -1,0 +1,28 @@
+// From the job's configuration to the options of the rooms that do the work. One function a room; no decision is made
+// here that a YAML key does not name.
+#pragma once
+
+#include "engine/config/train_config.h"
+#include "engine/data/dataset_builder.h"
+#include "engine/data/step_plan.h"
+#include "engine/data/tokenize.h"
+#include "engine/optimizers/optimizer.h"
+#include "engine/optimizers/schedule.h"
+#include "engine/session/model_session.h"
+#include "models/decoder/adapter_set.h"
+
+namespace lomu {
+
+SessionOptions session_options(const config::TrainConfig& config);
+/// `layers`: of the model, to turn ranges into a list. Throws UsageError for a layer the model does not have.
+AdapterOptions adapter_options(const config::TrainConfig& config, int layers);
+OptimizerOptions optimizer_options(const config::TrainConfig& config);
+ScheduleOptions schedule_options(const config::TrainConfig& config, std::int64_t total_steps);
+TokenizeOptions tokenize_options(const config::TrainConfig& config);
+DataOptions data_options(const config::TrainConfig& config, const std::filesystem::path& source);
+StepOptions step_options(const config::TrainConfig& config);
+/// "auto", "chatml", "llama3".
+std::string_view chat_template_name(config::ChatTemplate chat);
+DType stored_dtype(config::StoredType type);
+
+}  // namespace lomu

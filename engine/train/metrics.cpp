@@ -1,0 +1,59 @@
+#include "engine/train/metrics.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "kernels/error.h"
+#include "models/files/atomic_file.h"
+
+namespace lomu {
+namespace {
+
+/// The lines of steps up to `last_step`.
+std::string kept_lines(const std::filesystem::path& path, std::int64_t last_step) {
+  std::string kept;
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) {
+    const auto object = nlohmann::json::parse(line, nullptr, false);
+    if (!object.is_object() || !object.contains("step") || !object["step"].is_number_integer()) break;
+    if (object["step"].get<std::int64_t>() > last_step) break;
+    kept += line + "\n";
+  }
+  return kept;
+}
+
+}  // namespace
+
+MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t last_step) : path_(path) {
+  write_file(path, kept_lines(path, last_step));
+  out_.open(path, std::ios::app);
+  if (!out_) throw FileError(fmt::format("cannot write: {}", std::strerror(errno)), path.string());
+}
+
+void MetricsFile::append(const StepMetrics& m) {
+  nlohmann::ordered_json object = {{"step", m.step},
+                                   {"epoch", m.epoch},
+                                   {"loss", m.loss},
+                                   {"lr", m.lr},
+                                   {"tokens", m.tokens},
+                                   {"supervised", m.supervised},
+                                   {"tokens_per_second", m.tokens_per_second},
+                                   {"seconds", m.seconds},
+                                   {"optimizer_seconds", m.optimizer_seconds},
+                                   {"grad_norm", m.grad_norm},
+                                   {"update_norm", m.update_norm},
+                                   {"max_relative_step", m.max_relative_step},
+                                   {"cholesky_raises", m.cholesky_raises}};
+  if (m.validation_loss) object["validation_loss"] = *m.validation_loss;
+  out_ << object.dump() << '\n' << std::flush;
+  if (!out_) {
+    throw FileError("cannot write the metrics: is the disk full?", path_.string(),
+                    "free some space; --resume goes on from the last checkpoint");
+  }
+}
+
+}  // namespace lomu

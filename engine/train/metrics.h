@@ -1,0 +1,42 @@
+// metrics.jsonl: one JSON object a step, appended and flushed as the step ends, so that a killed run keeps its history.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+
+namespace lomu {
+
+struct StepMetrics {
+  std::int64_t step = 0;
+  double epoch = 0;
+  double loss = 0;  ///< mean over the supervised tokens of the step
+  double lr = 0;
+  std::uint64_t tokens = 0;  ///< of the step, all ranks
+  std::uint64_t supervised = 0;
+  double tokens_per_second = 0;
+  double seconds = 0;            ///< whole step
+  double optimizer_seconds = 0;  ///< reduce, step and gather
+  double grad_norm = 0;
+  double update_norm = 0;
+  double max_relative_step = 0;
+  std::int64_t cholesky_raises = 0;
+  std::optional<double> validation_loss;  ///< after this step
+};
+
+class MetricsFile {
+ public:
+  /// Opens for appending; lines of steps after `last_step` are dropped first (a run resumed from a checkpoint repeats
+  /// them), and so is a last line that was cut. Throws FileError.
+  MetricsFile(const std::filesystem::path& path, std::int64_t last_step);
+
+  /// Throws FileError, for example on a full disk.
+  void append(const StepMetrics& metrics);
+
+ private:
+  std::filesystem::path path_;
+  std::ofstream out_;
+};
+
+}  // namespace lomu

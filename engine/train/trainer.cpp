@@ -1,0 +1,359 @@
+#include "engine/train/trainer.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "engine/config/resolved.h"
+#include "engine/config/terminal.h"
+#include "engine/data/step_plan.h"
+#include "engine/session/adapter_source.h"
+#include "engine/session/model_session.h"
+#include "engine/train/checkpoint.h"
+#include "engine/train/evaluation.h"
+#include "engine/train/job_options.h"
+#include "engine/train/metrics.h"
+#include "engine/train/progress.h"
+#include "engine/train/resident_memory.h"
+#include "engine/train/run_folder.h"
+#include "engine/train/sharded_step.h"
+#include "engine/train/training_data.h"
+#include "kernels/error.h"
+#include "kernels/philox.h"
+#include "models/decoder/decoder.h"
+#include "models/files/atomic_file.h"
+#include "models/files/hashing.h"
+#include "models/files/peft_adapter.h"
+
+namespace lomu {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// The settings that change what is computed, as text: a run may be resumed with other threads, ranks or output, not
+/// with another learning rate.
+std::string job_hash(const config::TrainConfig& config) {
+  config::TrainConfig job = config;
+  job.runtime = {};
+  job.runtime.dtype = config.runtime.dtype;
+  job.runtime.backend = config.runtime.backend;
+  job.output = {};
+  job.output.dir = "-";
+  job.data.cache_dir = "-";
+  job.training.save_every = 0;
+  FastHash hash;
+  hash.add(config::resolved_yaml(job));
+  return hash.hex();
+}
+
+DecoderCapacity capacity_of(const config::TrainConfig& config, const TrainingData& data) {
+  DecoderCapacity capacity;
+  capacity.tokens = config.training.micro_batch_tokens;
+  capacity.supervised = config.training.micro_batch_tokens;
+  capacity.document = data.longest();
+  return capacity;
+}
+
+AdapterSet make_adapters(const config::TrainConfig& config, const ModelSession& session) {
+  const DType gradient = session.ops().precision().gradient;
+  if (config.adapter.from.empty()) {
+    return {session.config(), adapter_options(config, static_cast<int>(session.config().num_layers)), session.files(),
+            gradient, session.memory()};
+  }
+  return {session.config(), load_adapter(config.adapter.from, session.config()), gradient, session.memory()};
+}
+
+bool left_factors_are_zero(const AdapterSet& adapters) {
+  return std::all_of(adapters.pairs().begin(), adapters.pairs().end(), [&](const PairInfo& p) {
+    const auto b = adapters.b(p);
+    return std::all_of(b.begin(), b.end(), [](float x) { return x == 0.0f; });
+  });
+}
+
+/// The run of one rank.
+class Run {
+ public:
+  Run(const config::TrainConfig& config, bool resume, Communicator& comm)
+      : config_(config),
+        comm_(comm),
+        leader_(comm.rank() == 0),
+        folder_(comm.together(
+            [&]() -> std::optional<RunFolder> {
+              if (!leader_) return std::nullopt;
+              return RunFolder(config.output.dir, resume                    ? RunFolder::Start::kResume
+                                                  : config.output.overwrite ? RunFolder::Start::kOverwrite
+                                                                            : RunFolder::Start::kNew);
+            },
+            "output folder")),
+        session_((check_ranks(comm.size(), static_cast<std::uint32_t>(config.training.micro_batches)),
+                  ModelSession::open(session_options(config), comm, true))),
+        data_(config, session_.tokenizer(), comm),
+        adapters_(comm.together([&] { return make_adapters(config, session_); }, "making the adapter")),
+        started_zero_(left_factors_are_zero(adapters_)) {
+    omp_set_num_threads(session_.compute().threads);
+    comm_.together([&] { prepare(); }, "preparing the run");
+    if (resume) restore();
+    model_.emplace(session_.weights(), &adapters_, session_.ops(), session_.memory());
+    decoder_.emplace(*model_, session_.ops(), session_.memory(), capacity_of(config, data_));
+  }
+
+  TrainSummary train();
+
+ private:
+  void prepare();
+  void restore();
+  void introduce() const;
+  StepMetrics one_step(std::int64_t step);
+  double run_micro_batches(const PlannedStep& planned, std::int64_t step);
+  [[noreturn]] void explain_nonfinite(const PlannedStep& planned, std::span<const double> losses, std::int64_t step);
+  void save(std::int64_t step);
+  void finish(TrainSummary& summary);
+  [[nodiscard]] std::string base_model() const { return config_.model.path.string(); }
+
+  const config::TrainConfig& config_;
+  Communicator& comm_;
+  bool leader_;
+  std::optional<RunFolder> folder_;  ///< on the leader
+  ModelSession session_;
+  TrainingData data_;
+  AdapterSet adapters_;
+  bool started_zero_;
+  std::optional<ShardedStep> sharded_;
+  std::optional<AdaptedModel> model_;
+  std::optional<Decoder> decoder_;
+  std::int64_t total_ = 0;
+  std::int64_t done_ = 0;  ///< steps before this run began
+  ScheduleOptions schedule_;
+};
+
+void Run::prepare() {
+  if (session_.ops().precision().gradient != DType::kF32) {
+    throw UsageError("training needs f32 gradients", "runtime.dtype", "use bf16 or f32");
+  }
+  total_ = static_cast<std::int64_t>(data_.plan().total_steps());
+  schedule_ = schedule_options(config_, total_);
+  check_schedule(schedule_);
+  sharded_.emplace(optimizer_options(config_), adapters_, started_zero_,
+                   static_cast<std::size_t>(config_.training.micro_batches), comm_, session_.memory());
+  if (leader_) write_file(folder_->config(), config::resolved_yaml(config_));
+}
+
+void Run::restore() {
+  // The leader says which checkpoint; every rank reads it, so the folder must be on a disk that all see.
+  const LoadedCheckpoint loaded = comm_.together(
+      [&] {
+        const auto newest = newest_checkpoint(config_.output.dir / "checkpoints");
+        if (!newest) {
+          throw UsageError("the run has no checkpoint yet", config_.output.dir.string(),
+                           "start it anew with output.overwrite=true");
+        }
+        LoadedCheckpoint read = read_checkpoint(*newest, adapters_, sharded_->state_slots());
+        const auto differs = [&](std::string_view what) {
+          throw UsageError(fmt::format("the checkpoint was made with {}", what), newest->string(),
+                           "resume with the configuration in config.yaml of the run, or start a new one");
+        };
+        if (read.head.job != job_hash(config_)) differs("other settings");
+        if (read.head.model != session_.files().fingerprint()) differs("another base model");
+        if (read.head.data != data_.fingerprint()) differs("other data");
+        return read;
+      },
+      "reading the checkpoint");
+  done_ = loaded.head.step;
+  started_zero_ = loaded.head.left_started_zero;
+  sharded_.emplace(optimizer_options(config_), adapters_, started_zero_,
+                   static_cast<std::size_t>(config_.training.micro_batches), comm_, session_.memory());
+  comm_.together([&] { sharded_->restore_state(loaded.state); }, "restoring the optimizer");
+}
+
+void Run::introduce() const {
+  const ModelConfig& model = session_.config();
+  std::int64_t trained = static_cast<std::int64_t>(adapters_.factors().size());
+  fmt::print(stderr, "model      {} ({}, {} layers)\n", base_model(),
+             human_count(static_cast<double>(session_.files().parameter_count())), model.num_layers);
+  fmt::print(stderr, "adapter    rank {}, {} sites, {} parameters\n", config_.adapter.rank, adapters_.pairs().size(),
+             human_count(static_cast<double>(trained)));
+  for (const std::string& line : data_.report()) fmt::print(stderr, "data       {}\n", line);
+  fmt::print(stderr, "compute    {} rank{} of {}\n", comm_.size(), comm_.size() == 1 ? "" : "s",
+             session_.compute().text());
+  if (!session_.weights_note().empty()) fmt::print(stderr, "note       {}\n", session_.weights_note());
+  fmt::print(stderr, "memory     planned {}, one rank:\n{}", human_bytes(session_.memory().current_total()),
+             session_.memory().table());
+}
+
+double Run::run_micro_batches(const PlannedStep& planned, std::int64_t step) {
+  sharded_->begin(planned.micro_batches.size());
+  const Block block = sharded_->block();
+  std::vector<double> losses;
+  for (std::size_t i = block.begin; i < block.end; ++i) {
+    const Batch batch = data_.train().batch(planned.micro_batches[i].examples);
+    const std::uint64_t dropout_key = Philox(static_cast<std::uint64_t>(config_.training.seed), Purpose::kDropout)
+                                          .bits(static_cast<std::uint64_t>(step), i);
+    losses.push_back(
+        decoder_->forward_backward(view_of(batch), 1.0 / static_cast<double>(planned.supervised), dropout_key));
+    sharded_->add(i);
+  }
+  const double loss = sharded_->tree_sum_of(losses) / static_cast<double>(planned.supervised);
+  if (!std::isfinite(loss)) explain_nonfinite(planned, losses, step);
+  return loss;
+}
+
+void Run::explain_nonfinite(const PlannedStep& planned, std::span<const double> losses, std::int64_t step) {
+  comm_.together(
+      [&] {
+        const Block block = sharded_->block();
+        for (std::size_t i = 0; i < losses.size(); ++i) {
+          if (std::isfinite(losses[i])) continue;
+          const Batch batch = data_.train().batch(planned.micro_batches[block.begin + i].examples);
+          const std::string tensor = decoder_->find_nonfinite(view_of(batch)).value_or("the loss itself");
+          throw NumericError(
+              "the loss is not finite",
+              fmt::format("step {}, micro-batch {}, first bad tensor: {}", step, block.begin + i, tensor),
+              "lower optimizer.lr, or use a longer warm-up; no adapter was written");
+        }
+      },
+      "looking for the bad tensor");
+  throw AgreedError(0, "the loss is not finite", fmt::format("step {}", step), "lower optimizer.lr", Exit::kFailed);
+}
+
+StepMetrics Run::one_step(std::int64_t step) {
+  const auto start = Clock::now();
+  const PlannedStep planned = data_.plan().step(static_cast<std::uint64_t>(step - 1));
+  StepMetrics m;
+  m.step = step;
+  m.epoch = data_.plan().epochs_before(static_cast<std::uint64_t>(step - 1));
+  m.lr = learning_rate(schedule_, config_.optimizer.lr, step, total_);
+  m.tokens = planned.tokens;
+  m.supervised = planned.supervised;
+  m.loss = run_micro_batches(planned, step);
+  const auto before_optimizer = Clock::now();
+  const StepTotals totals = sharded_->finish(step, m.lr);
+  model_->refresh();
+  m.optimizer_seconds = seconds_since(before_optimizer);
+  m.seconds = seconds_since(start);
+  m.tokens_per_second = static_cast<double>(m.tokens) / m.seconds;
+  m.grad_norm = totals.grad_norm;
+  m.update_norm = totals.update_norm;
+  m.max_relative_step = totals.max_relative_step;
+  m.cholesky_raises = totals.cholesky_raises;
+  return m;
+}
+
+void Run::save(std::int64_t step) {
+  const auto state = sharded_->gather_state();
+  comm_.together(
+      [&] {
+        if (!leader_) return;
+        CheckpointHead head;
+        head.step = step;
+        head.data = data_.fingerprint();
+        head.model = session_.files().fingerprint();
+        head.job = job_hash(config_);
+        head.left_started_zero = started_zero_;
+        write_checkpoint(folder_->checkpoints(), head, adapters_, sharded_->state_slots(), state, base_model(),
+                         session_.config());
+      },
+      "writing a checkpoint");
+}
+
+TrainSummary Run::train() {
+  TrainSummary summary;
+  std::optional<MetricsFile> metrics;
+  std::optional<Progress> progress;
+  if (leader_) introduce();
+  comm_.together(
+      [&] {
+        if (leader_) metrics.emplace(folder_->metrics(), done_);
+      },
+      "opening the metrics file");
+  if (data_.validation() != nullptr) {
+    summary.validation_before = validation_loss(data_, *decoder_, comm_);
+    if (leader_) fmt::print(stderr, "validation {:.4f} before step {}\n", *summary.validation_before, done_ + 1);
+  }
+  if (leader_) progress.emplace(done_ + 1, total_);
+
+  const auto start = Clock::now();
+  std::vector<double> rates;
+  double step_seconds = 0;
+  double optimizer_seconds = 0;
+  for (std::int64_t step = done_ + 1; step <= total_; ++step) {
+    comm_.set_context(fmt::format("step {}", step));
+    StepMetrics m = one_step(step);
+    const bool last = step == total_;
+    const int every = config_.training.validation_every;
+    if (data_.validation() != nullptr && (last || (every > 0 && step % every == 0))) {
+      m.validation_loss = validation_loss(data_, *decoder_, comm_);
+      summary.validation_after = m.validation_loss;
+    }
+    comm_.together(
+        [&] {
+          if (leader_) metrics->append(m);
+        },
+        "writing the metrics");
+    if (leader_) progress->show(m);
+    if (config_.training.save_every > 0 && step % config_.training.save_every == 0 && !last) save(step);
+    if (step == done_ + 1) summary.first_loss = m.loss;
+    summary.last_loss = m.loss;
+    summary.tokens += m.tokens;
+    rates.push_back(m.tokens_per_second);
+    step_seconds += m.seconds;
+    optimizer_seconds += m.optimizer_seconds;
+  }
+  summary.steps = total_;
+  summary.seconds = seconds_since(start);
+  if (!rates.empty()) {
+    std::nth_element(rates.begin(), rates.begin() + static_cast<std::ptrdiff_t>(rates.size() / 2), rates.end());
+    summary.tokens_per_second = rates[rates.size() / 2];
+    summary.optimizer_share = optimizer_seconds / step_seconds;
+  }
+  progress.reset();
+  finish(summary);
+  return summary;
+}
+
+void Run::finish(TrainSummary& summary) {
+  std::vector<double> peak = {static_cast<double>(peak_resident_bytes())};
+  comm_.all_reduce_max(peak, "peak memory");
+  summary.peak_bytes = static_cast<std::uint64_t>(peak.front());
+  summary.adapter = config_.output.dir / "adapter";
+  if (config_.training.save_every > 0) save(total_);
+  comm_.together(
+      [&] {
+        if (!leader_) return;
+        write_peft_adapter(folder_->adapter(), adapters_.to_file(base_model()), session_.config(),
+                           stored_dtype(config_.output.adapter_dtype), true);
+        nlohmann::ordered_json object = {{"steps", summary.steps},
+                                         {"first_loss", summary.first_loss},
+                                         {"last_loss", summary.last_loss},
+                                         {"tokens", summary.tokens},
+                                         {"seconds", summary.seconds},
+                                         {"tokens_per_second", summary.tokens_per_second},
+                                         {"optimizer_share", summary.optimizer_share},
+                                         {"peak_bytes", summary.peak_bytes},
+                                         {"ranks", comm_.size()},
+                                         {"threads_per_rank", session_.compute().threads},
+                                         {"compute", session_.compute().text()},
+                                         {"adapter", summary.adapter.string()}};
+        if (summary.validation_before) object["validation_before"] = *summary.validation_before;
+        if (summary.validation_after) object["validation_after"] = *summary.validation_after;
+        write_file(folder_->summary(), object.dump(2) + "\n");
+      },
+      "writing the adapter");
+}
+
+}  // namespace
+
+TrainSummary train(const config::TrainConfig& config, bool resume, Communicator& comm) {
+  Run run(config, resume, comm);
+  return run.train();
+}
+
+}  // namespace lomu
