@@ -1,10 +1,9 @@
-// A command line option that takes one of a few words. For the *_options.cpp files only: it needs CLI11.
+// A command line option that takes one of a few words. A template over the command, so that no header needs CLI11.
 #pragma once
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,10 +13,11 @@
 
 namespace lomu {
 
-/// `--name WORD` sets `target` to the value of the word; UsageError, with the nearest word, for any other.
-template <class E>
-CLI::Option* add_choice(CLI::App& command, const std::string& name, E& target,
-                        std::vector<std::pair<std::string, E>> words, const std::string& meaning) {
+/// `--name WORD` sets `target` to the value of the word; UsageError, with the nearest word, for any other. `command` is
+/// a CLI::App; returns its new CLI::Option.
+template <class Command, class E>
+auto* add_choice(Command& command, const std::string& name, E& target, std::vector<std::pair<std::string, E>> words,
+                 const std::string& meaning) {
   std::vector<std::string> names;
   for (const auto& word : words) names.push_back(word.first);
   const auto set = [&target, name, words, names](const std::string& given) {
@@ -31,7 +31,7 @@ CLI::Option* add_choice(CLI::App& command, const std::string& name, E& target,
         fmt::format("`{}` is not a value of {}", given, name), "command line",
         fmt::format("{}allowed: {}", close ? fmt::format("did you mean `{}`? ", *close) : "", fmt::join(names, ", ")));
   };
-  return command.add_option_function<std::string>(name, set, meaning)
+  return command.template add_option_function<std::string>(name, set, meaning)
       ->type_name(fmt::format("{}", fmt::join(names, "|")));
 }
 
