@@ -15,7 +15,7 @@ namespace lomu {
 
 /// `--name WORD` sets `target` to the value of the word; UsageError, with the nearest word, for any other. `command` is
 /// a CLI::App; returns its new CLI::Option.
-template <class Command, class E>
+template <class E, class Command>
 auto* add_choice(Command& command, const std::string& name, E& target, std::vector<std::pair<std::string, E>> words,
                  const std::string& meaning) {
   std::vector<std::string> names;

@@ -1,5 +1,7 @@
 #include "engine/commands/compute_options.h"
 
+#include <CLI/CLI.hpp>
+
 #include "engine/commands/choice_option.h"
 
 namespace lomu {

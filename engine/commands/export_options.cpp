@@ -1,3 +1,5 @@
+#include <CLI/CLI.hpp>
+
 #include "engine/commands/choice_option.h"
 #include "engine/commands/export.h"
 
@@ -8,10 +10,8 @@ CLI::App& declare(CLI::App& program, ExportOptions& options) {
   CLI::App& command = *program.add_subcommand("export", "Write an adapter for PEFT, or merge it into its model");
   command.add_option("adapter", options.adapter, "Folder of a run, or a PEFT folder")->required()->type_name("FOLDER");
   command.add_option("--out", options.out, "Folder to write")->required()->type_name("FOLDER");
-  auto* merged = command.add_flag("--merged", options.merged, "Write a Hugging Face model with the adapter merged in");
-  command.add_option("--model", options.model, "The base model [the one the adapter names]")
-      ->needs(merged)
-      ->type_name("PATH");
+  command.add_flag("--merged", options.merged, "Write a Hugging Face model with the adapter merged in");
+  command.add_option("--model", options.model, "The base model [the one the adapter names]")->type_name("PATH");
   add_choice<std::optional<StoredType>>(
       command, "--dtype", options.dtype,
       {{"f32", StoredType::kF32}, {"bf16", StoredType::kBF16}, {"f16", StoredType::kF16}},

@@ -1,3 +1,5 @@
+#include <CLI/CLI.hpp>
+
 #include "engine/commands/choice_option.h"
 #include "engine/commands/verify.h"
 
