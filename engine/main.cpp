@@ -2,7 +2,9 @@
 #include <cstddef>
 #include <span>
 
+#include "engine/commands/export.h"
 #include "engine/commands/generate.h"
+#include "engine/commands/inspect.h"
 #include "engine/commands/program.h"
 #include "engine/commands/schema.h"
 #include "engine/commands/train.h"
@@ -12,6 +14,8 @@ int main(int argc, char** argv) {
   lomu::Program program;
   program.add(lomu::run_train);
   program.add(lomu::run_generate);
+  program.add(lomu::run_export);
+  program.add(lomu::run_inspect);
   program.add(lomu::run_schema);
   program.add(lomu::run_verify);
   const std::span<const char* const> all(argv, static_cast<std::size_t>(argc));

@@ -85,7 +85,7 @@ TEST(ExportOptions, NameSourceAndTarget) {
   EXPECT_EQ(options.dtype, config::StoredType::kBF16);
   EXPECT_EQ(parsed<ExportOptions>("export a --out x").dtype, std::nullopt);
   EXPECT_THROW(parsed<ExportOptions>("export a"), CLI::RequiredError);
-  EXPECT_THROW(parsed<ExportOptions>("export a --out x --model m"), CLI::RequiresError);
+  EXPECT_EQ(parsed<ExportOptions>("export a --out x --model m").model, "m");
 }
 
 TEST(VerifyOptions, KnowTheirCases) {
