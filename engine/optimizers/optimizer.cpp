@@ -44,34 +44,7 @@ void check_options(const OptimizerOptions& o) {
   require_option(std::isfinite(o.eps) && o.eps > 0.0, "eps", o.eps, "positive");
 }
 
-template <class Choice, std::size_t kCount>
-Choice parse_choice(std::string_view text, std::string_view key,
-                    const std::pair<std::string_view, Choice> (&choices)[kCount]) {
-  std::string names;
-  for (const auto& [name, choice] : choices) {
-    if (name == text) return choice;
-    names += names.empty() ? "" : ", ";
-    names += name;
-  }
-  throw UsageError(fmt::format("\"{}\" is not one of the choices", text), std::string(key), "choose one of: " + names);
-}
-
 }  // namespace
-
-StepTotals totals(std::span<const PairReport> pairs) {
-  StepTotals sum;
-  double grad = 0.0;
-  double update = 0.0;
-  for (const PairReport& pair : pairs) {
-    grad += pair.grad_norm_squared;
-    update += pair.update_norm_squared;
-    sum.max_relative_step = std::max({sum.max_relative_step, pair.relative_step_left, pair.relative_step_right});
-    sum.cholesky_raises += pair.cholesky_raises;
-  }
-  sum.grad_norm = std::sqrt(grad);
-  sum.update_norm = std::sqrt(update);
-  return sum;
-}
 
 std::vector<double> grad_norm_squared(std::span<const PairView> pairs) {
   std::vector<double> norms(pairs.size());
@@ -104,23 +77,6 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options) {
     case OptimizerKind::kAdamW: return std::make_unique<AdamW>(options);
   }
   throw UsageError("unknown optimizer", "optimizer.name");
-}
-
-OptimizerKind parse_optimizer_kind(std::string_view text) {
-  return parse_choice<OptimizerKind>(text, "optimizer.name",
-                                     {{"lora_muon", OptimizerKind::kLoraMuon}, {"adamw", OptimizerKind::kAdamW}});
-}
-
-Orthogonalizer parse_orthogonalizer(std::string_view text) {
-  return parse_choice<Orthogonalizer>(
-      text, "optimizer.orthogonalizer",
-      {{"exact", Orthogonalizer::kExact}, {"newton_schulz", Orthogonalizer::kNewtonSchulz}});
-}
-
-StepMultiplier parse_step_multiplier(std::string_view text) {
-  return parse_choice<StepMultiplier>(
-      text, "optimizer.multiplier",
-      {{"none", StepMultiplier::kNone}, {"sqrt_m_over_n", StepMultiplier::kSqrtMOverN}, {"rms", StepMultiplier::kRms}});
 }
 
 double clip_factor(double max_grad_norm, const StepInfo& info) {

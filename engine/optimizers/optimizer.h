@@ -60,17 +60,6 @@ struct StepReport {
   std::vector<PairReport> pairs;
 };
 
-/// A report folded into the figures of a progress line.
-struct StepTotals {
-  double grad_norm = 0.0;
-  double update_norm = 0.0;
-  double max_relative_step = 0.0;
-  std::int64_t cholesky_raises = 0;
-};
-
-/// Sums a report in the order given; the same pairs in the same order give the same bits, whoever stepped them.
-StepTotals totals(std::span<const PairReport> pairs);
-
 /// Squared Frobenius norm of each pair's two gradients, in double and in a fixed order. Results: one per pair.
 /// A NaN or infinity in a gradient shows as a non-finite result of its pair.
 std::vector<double> grad_norm_squared(std::span<const PairView> pairs);
@@ -129,12 +118,6 @@ struct OptimizerOptions {
 
 /// Checks the options (UsageError names the option) and makes the optimizer.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options);
-
-/// Parse the spellings of a configuration file: "lora_muon" "adamw"; "exact" "newton_schulz"; "none" "sqrt_m_over_n"
-/// "rms". UsageError lists the choices.
-OptimizerKind parse_optimizer_kind(std::string_view text);
-Orthogonalizer parse_orthogonalizer(std::string_view text);
-StepMultiplier parse_step_multiplier(std::string_view text);
 
 /// The factor that brings a gradient of global norm `grad_norm` down to `max_grad_norm`: min(1, max / (norm + 1e-6)),
 /// as PyTorch's clip_grad_norm_; 1 when clipping is off. Throws Error when clipping is on and the norm is missing or

@@ -59,13 +59,4 @@ double learning_rate(const ScheduleOptions& options, double peak, std::int64_t s
   return peak;
 }
 
-ScheduleKind parse_schedule_kind(std::string_view text) {
-  if (text == "constant") return ScheduleKind::kConstant;
-  if (text == "linear") return ScheduleKind::kLinear;
-  if (text == "cosine") return ScheduleKind::kCosine;
-  if (text == "warmup_stable_decay") return ScheduleKind::kWarmupStableDecay;
-  throw UsageError(fmt::format("\"{}\" is not a schedule", text), "schedule.kind",
-                   "choose one of: constant, linear, cosine, warmup_stable_decay");
-}
-
 }  // namespace lomu

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 
 namespace lomu {
 
@@ -28,8 +27,5 @@ void check_schedule(const ScheduleOptions& options);
 ///   last
 ///              decay_ratio total steps
 double learning_rate(const ScheduleOptions& options, double peak, std::int64_t step, std::int64_t total);
-
-/// "constant", "linear", "cosine", "warmup_stable_decay". UsageError lists the choices.
-ScheduleKind parse_schedule_kind(std::string_view text);
 
 }  // namespace lomu

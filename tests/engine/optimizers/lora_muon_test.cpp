@@ -287,7 +287,6 @@ TEST(LoraMuon, ReportsWhatItDid) {
   EXPECT_NEAR(report.pairs[0].grad_norm_squared, grad_norm_squared({&view, 1})[0],
               1e-12 * report.pairs[0].grad_norm_squared);
   EXPECT_EQ(report.pairs[0].cholesky_raises, 0);
-  EXPECT_DOUBLE_EQ(totals(report.pairs).grad_norm, std::sqrt(report.pairs[0].grad_norm_squared));
 }
 
 TEST(LoraMuon, ASingularFactorIsShiftedAndCounted) {

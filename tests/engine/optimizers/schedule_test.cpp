@@ -81,8 +81,6 @@ TEST(Schedule, ImpossibleOptionsAreRefused) {
   options = {};
   options.warmup_steps = -1;
   EXPECT_THROW(check_schedule(options), UsageError);
-  EXPECT_THROW(parse_schedule_kind("polynomial"), UsageError);
-  EXPECT_EQ(parse_schedule_kind("warmup_stable_decay"), ScheduleKind::kWarmupStableDecay);
 }
 
 }  // namespace
