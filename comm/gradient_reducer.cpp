@@ -158,8 +158,8 @@ void GradientReducer::reduce_to_owners(std::span<const Partial> partials, std::s
       at = pack(shards_[static_cast<std::size_t>(message.to)], partial.sum.data(), at);
     }
   }
-  // Ranks reach this point far apart. Waiting here, and not with large messages under way, lets a backend wait lazily now
-  // and attend closely to the messages when they can move.
+  // Ranks reach this point far apart. Waiting here, and not with large messages under way, lets a backend wait lazily
+  // now and attend closely to the messages when they can move.
   comm_.barrier("gradients to owners");
   comm_.exchange(sends_, receives_, kGradientTag, "gradients to owners");
   add_sources(partials, out.data());

@@ -18,9 +18,9 @@ namespace {
 // MPI counts with int. A power of two well below INT_MAX keeps the pieces of a long message aligned.
 constexpr std::size_t kLargestPiece = std::size_t{1} << 30;
 
-// Where ranks cannot read each other's memory, MPI passes a large message in pieces that move only while both sides look:
-// sleeping then costs a sleep for every few pieces. So the looks follow each other, yielding the core to whoever needs
-// it, for as long as the training step's messages take.
+// Where ranks cannot read each other's memory, MPI passes a large message in pieces that move only while both sides
+// look: sleeping then costs a sleep for every few pieces. So the looks follow each other, yielding the core to whoever
+// needs it, for as long as the training step's messages take.
 constexpr auto kSpin = std::chrono::milliseconds(30);
 // After that the other rank is busy elsewhere. Sleeps add 1/16 to the time waited at most, up to this.
 constexpr auto kLongestSleep = std::chrono::milliseconds(1);
