@@ -23,14 +23,13 @@ using config::ComputeType;
 template <class Checks>
 void add(const Checks& some, const std::string& suffix, std::vector<Check>& checks) {
   for (const auto& check : some) {
-    checks.push_back({check.case_name + suffix, check.quantity, check.error, check.tolerance, check.pass, check.note});
+    checks.push_back({check.case_name + suffix, check.quantity, check.error, check.tolerance, check.pass, check.note, {}});
   }
 }
 
-void add_lora_muon(const fs::path& file, const ComputeOptions& compute, const std::string& suffix,
-                   std::vector<Check>& checks) {
+void add_lora_muon(const fs::path& file, const ComputeOptions& compute, std::vector<Check>& checks) {
   const bool reference = compute.backend == BackendName::kReference;
-  add(verify_lora_muon(file, reference ? VectorBackend::kReference : VectorBackend::kCpu), suffix, checks);
+  add(verify_lora_muon(file, reference ? VectorBackend::kReference : VectorBackend::kCpu), "", checks);
 }
 
 /// Precision of a check: what is named; else the most exact of the backend, f64 for the specification.
@@ -50,10 +49,12 @@ void add_models(const fs::path& folder, const fs::path& weights, const ComputeCh
   add(verify_model_cases(folder, weights, *ops, choice.threads, memory), suffix, checks);
 }
 
-void add_tokenizer(const fs::path& folder, const std::string& prefix, std::vector<Check>& checks) {
+/// `set`: shows all cases of the folder as one line of that name; empty: a line each.
+void add_tokenizer(const fs::path& folder, const std::string& set, std::vector<Check>& checks) {
+  const std::string prefix = set.empty() ? "" : set + " ";
   for (const TokenizerCheck& check : verify_tokenizer_folder(folder)) {
     const std::string note = check.pass ? "" : fmt::format("got {}, expected {}", check.got, check.expected);
-    checks.push_back({prefix + check.name, check.quantity, check.pass ? 0.0 : 1.0, 0, check.pass, note});
+    checks.push_back({prefix + check.name, check.quantity, check.pass ? 0.0 : 1.0, 0, check.pass, note, set});
   }
 }
 
@@ -70,7 +71,7 @@ std::vector<fs::path> entries(const fs::path& folder) {
 void add_shipped(const ComputeOptions& compute, std::vector<Check>& checks) {
   const fs::path root = shipped_cases();
   for (const fs::path& file : entries(root / "lora_muon")) {
-    if (file.extension() == ".json") add_lora_muon(file, compute, "", checks);
+    if (file.extension() == ".json") add_lora_muon(file, compute, checks);
   }
   std::vector<ComputeChoice> choices{choose(compute, ComputeType::kF32)};
   const bool either = compute.dtype == ComputeType::kAuto && compute.backend != BackendName::kReference;
@@ -82,8 +83,8 @@ void add_shipped(const ComputeOptions& compute, std::vector<Check>& checks) {
       add_models(folder, {}, choice, fmt::format(" ({})", name_of(choice.precision.activation)), checks);
     }
   }
-  for (const fs::path& folder : entries(root / "tokenizers")) {
-    if (fs::exists(folder / "cases.jsonl")) add_tokenizer(folder, folder.filename().string() + " ", checks);
+  for (const fs::path& folder : entries(root / "tokenizer")) {
+    if (fs::exists(folder / "cases.jsonl")) add_tokenizer(folder, "tokenizer " + folder.filename().string(), checks);
   }
   if (checks.empty()) throw FileError("no reference case is in this folder", root.string());
 }
@@ -94,7 +95,7 @@ std::vector<Check> run_checks(const VerifyOptions& options) {
     case VerifyKind::kAll: add_shipped(options.compute, checks); break;
     case VerifyKind::kLoraMuon:
       choose(options.compute, ComputeType::kF32);  // refuses a device that is not there
-      add_lora_muon(options.path, options.compute, "", checks);
+      add_lora_muon(options.path, options.compute, checks);
       break;
     case VerifyKind::kModel:
       add_models(options.path, options.weights, choose(options.compute, ComputeType::kF32), "", checks);

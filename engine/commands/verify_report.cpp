@@ -32,6 +32,16 @@ std::string with_note(const Check& check) {
   return check.note.empty() ? "" : fmt::format("  {}", check.note);
 }
 
+/// What stands at the front of a check's line.
+const std::string& title(const Check& check) {
+  return check.set.empty() ? check.case_name : check.set;
+}
+
+/// A quantity, with its case where the line does not say which it is of.
+std::string place(const Check& check) {
+  return check.set.empty() ? check.quantity : fmt::format("{}, {}", check.case_name, check.quantity);
+}
+
 std::string case_text(std::span<const Check> checks, std::size_t width, const Style& style) {
   const Check& worst = *std::max_element(checks.begin(), checks.end(), [](const Check& a, const Check& b) {
     return a.pass == b.pass ? share_of_limit(a) < share_of_limit(b) : a.pass;
@@ -40,12 +50,12 @@ std::string case_text(std::span<const Check> checks, std::size_t width, const St
       std::count_if(checks.begin(), checks.end(), [](const Check& check) { return !check.pass; }));
   const std::string verdict = failed == 0 ? style.green("pass") : style.red("FAIL");
   const std::string count = checks.size() == 1 ? "" : fmt::format("  worst of {}", checks.size());
-  std::string text = fmt::format("{}  {:<{}}  {:<24}  {}{}{}\n", verdict, worst.case_name, width, numbers(worst),
-                                 worst.quantity, style.dim(count), failed > 1 ? "" : with_note(worst));
+  std::string text = fmt::format("{}  {:<{}}  {:<24}  {}{}{}\n", verdict, title(worst), width, numbers(worst),
+                                 place(worst), style.dim(count), failed > 1 ? "" : with_note(worst));
   if (failed <= 1) return text;
   for (const Check& check : checks) {
     if (check.pass) continue;
-    text += fmt::format("        {}  {}{}\n", numbers(check), check.quantity, with_note(check));
+    text += fmt::format("        {}  {}{}\n", numbers(check), place(check), with_note(check));
   }
   return text;
 }
@@ -54,19 +64,20 @@ std::string case_text(std::span<const Check> checks, std::size_t width, const St
 
 std::string verify_text(std::span<const Check> checks, const Style& style) {
   std::size_t width = 0;
-  for (const Check& check : checks) width = std::max(width, display_width(check.case_name));
+  for (const Check& check : checks) width = std::max(width, display_width(title(check)));
   std::string text;
   std::size_t cases = 0;
   std::size_t passed = 0;
   for (auto rest = checks; !rest.empty(); ++cases) {
-    const auto end = std::find_if(rest.begin(), rest.end(),
-                                  [&](const Check& check) { return check.case_name != rest.front().case_name; });
+    const auto end =
+        std::find_if(rest.begin(), rest.end(), [&](const Check& check) { return title(check) != title(rest.front()); });
     const auto one = rest.first(static_cast<std::size_t>(end - rest.begin()));
     text += case_text(one, width, style);
     if (std::all_of(one.begin(), one.end(), [](const Check& check) { return check.pass; })) ++passed;
     rest = rest.subspan(one.size());
   }
-  const std::string summary = fmt::format("{} of {} cases pass", passed, cases);
+  const std::string summary =
+      passed == cases ? fmt::format("all {} pass", cases) : fmt::format("{} of {} fall short", cases - passed, cases);
   return text + (passed == cases ? style.green(summary) : style.red(summary)) + "\n";
 }
 

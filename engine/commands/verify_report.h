@@ -16,10 +16,11 @@ struct Check {
   double tolerance = 0;
   bool pass = false;
   std::string note;  ///< what a reader should know beside the numbers; usually empty
+  std::string set;   ///< of cases that text shows as one line: their folder; empty: this case has a line of its own
 };
 
-/// A line a case, with the quantity that came nearest to its limit, and under it a line for every quantity that fell
-/// short; then how many passed.
+/// A line a case (or set of cases), with the quantity that came nearest to its limit, and under it a line for every
+/// quantity that fell short; then how many passed.
 std::string verify_text(std::span<const Check> checks, const Style& style);
 
 /// [{"case", "quantity", "error", "tolerance", "pass"}], an object a line. Numbers beyond JSON are written as 1e300.

@@ -19,6 +19,14 @@
 
 namespace lomu {
 
+/// The figures of one step over all pairs, for the progress line and the metrics.
+struct StepTotals {
+  double grad_norm = 0.0;
+  double update_norm = 0.0;
+  double max_relative_step = 0.0;
+  std::int64_t cholesky_raises = 0;
+};
+
 class ShardedStep {
  public:
   /// `adapters` outlives this. `started_zero`: whether the left factors were zero at the start of the run.

@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // "runs/out/" and "runs/out" are the same target; rename wants the latter.
-fs::path without_trailing_slash(fs::path path) {
+fs::path without_trailing_slash(const fs::path& path) {
   return path.has_filename() ? path : path.parent_path();
 }
 
@@ -100,8 +100,8 @@ void AtomicFile::commit() {
   sync_folder(parent_of(target_));
 }
 
-AtomicFolder::AtomicFolder(fs::path target, IfExists if_exists)
-    : target_(without_trailing_slash(std::move(target))), if_exists_(if_exists) {
+AtomicFolder::AtomicFolder(const fs::path& target, IfExists if_exists)
+    : target_(without_trailing_slash(target)), if_exists_(if_exists) {
   std::error_code error;
   const fs::file_status status = fs::symlink_status(target_, error);
   if (fs::exists(status) && if_exists_ == IfExists::kRefuse) throw_exists(target_);

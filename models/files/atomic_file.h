@@ -42,7 +42,7 @@ class AtomicFolder {
  public:
   /// Creates a temporary folder beside the target, and the target's parents if they are missing. Throws FileError, also
   /// when the target exists and is to be refused: before any work is done.
-  AtomicFolder(std::filesystem::path target, IfExists if_exists);
+  AtomicFolder(const std::filesystem::path& target, IfExists if_exists);
   AtomicFolder(const AtomicFolder&) = delete;
   AtomicFolder& operator=(const AtomicFolder&) = delete;
   ~AtomicFolder();

@@ -134,21 +134,23 @@ ScaleAndMin scale_and_min(const std::byte* packed, int j) {
           high_nibble(packed + j + 4) | (load_u8(packed + j) >> 6) << 4};
 }
 
-// Q4_K, 256 elements in 144 bytes: f16 d; f16 dmin; 12 bytes of eight scales and mins; 128 bytes of nibbles. Sub-block
-// j holds elements 32 j .. 32 j + 31; sub-blocks 2 k and 2 k + 1 are the low and high halves of bytes 32 k .. 32 k
-// + 31. x = d scale_j q - dmin min_j
+// Q4_K, 256 elements in 144 bytes: f16 d; f16 dmin; 12 bytes of eight scales and mins; 128 bytes of nibbles.
+// Sub-block j holds elements 32 j .. 32 j + 31; sub-blocks 2 k and 2 k + 1 are the low and high halves of bytes
+// 32 k .. 32 k + 31.
+//
+//     x = d scale_j q - dmin min_j
 void dequantize_q4_k(const std::byte* block, float* out) {
   const float d = load_f16(block);
   const float dmin = load_f16(block + 2);
-  for (int k = 0; k < 4; ++k) {
+  for (std::size_t k = 0; k < 4; ++k) {
     const std::byte* nibbles = block + 16 + 32 * k;
-    const ScaleAndMin low = scale_and_min(block + 4, 2 * k);
-    const ScaleAndMin high = scale_and_min(block + 4, 2 * k + 1);
+    const ScaleAndMin low = scale_and_min(block + 4, 2 * static_cast<int>(k));
+    const ScaleAndMin high = scale_and_min(block + 4, 2 * static_cast<int>(k) + 1);
     const float low_d = d * static_cast<float>(low.scale);
     const float low_m = dmin * static_cast<float>(low.min);
     const float high_d = d * static_cast<float>(high.scale);
     const float high_m = dmin * static_cast<float>(high.min);
-    for (int i = 0; i < 32; ++i) {
+    for (std::size_t i = 0; i < 32; ++i) {
       out[64 * k + i] = low_d * static_cast<float>(low_nibble(nibbles + i)) - low_m;
       out[64 * k + 32 + i] = high_d * static_cast<float>(high_nibble(nibbles + i)) - high_m;
     }
@@ -157,16 +159,17 @@ void dequantize_q4_k(const std::byte* block, float* out) {
 
 // Q6_K, 256 elements in 210 bytes: 128 bytes ql of low four bits; 64 bytes qh of high two bits; 16 x i8 scales, one for
 // 16 elements; f16 d. In each half of 128 elements, with l = 0..31: elements l and l + 64 are the low and high halves
-// of ql[l], l + 32 and l + 96 those of ql[l + 32]; their high bits are bits 0-1, 4-5, 2-3 and 6-7 of qh[l].  x = d
-// scale (q - 32)
+// of ql[l], l + 32 and l + 96 those of ql[l + 32]; their high bits are bits 0-1, 4-5, 2-3 and 6-7 of qh[l].
+//
+//     x = d scale (q - 32)
 void dequantize_q6_k(const std::byte* block, float* out) {
   const float d = load_f16(block + 208);
-  for (int half = 0; half < 2; ++half) {
+  for (std::size_t half = 0; half < 2; ++half) {
     const std::byte* ql = block + 64 * half;
     const std::byte* qh = block + 128 + 32 * half;
     std::array<float, 8> scale{};
     for (std::size_t i = 0; i < 8; ++i) {
-      scale[i] = d * static_cast<float>(std::to_integer<std::int8_t>(block[192 + 8 * half + static_cast<int>(i)]));
+      scale[i] = d * static_cast<float>(std::to_integer<std::int8_t>(block[192 + 8 * half + i]));
     }
     float* y = out + 128 * half;
     for (int l = 0; l < 32; ++l) {

@@ -61,7 +61,7 @@ class Cursor {
   template <typename T>
   T take() {
     if (left() < sizeof(T)) fail("the file ends inside its header");
-    T value;
+    T value{};
     std::memcpy(&value, bytes_.data() + position_, sizeof(T));
     position_ += sizeof(T);
     return value;
@@ -220,6 +220,7 @@ GgufTensor take_tensor(Cursor& cursor) {
 
 void check_no_overlap(const std::map<std::string, GgufTensor, std::less<>>& tensors, const std::string& path) {
   std::vector<const GgufTensor*> order;
+  order.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) order.push_back(&tensor);
   std::sort(order.begin(), order.end(), [](const GgufTensor* a, const GgufTensor* b) { return a->begin < b->begin; });
   for (std::size_t i = 1; i < order.size(); ++i) {

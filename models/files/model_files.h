@@ -26,6 +26,8 @@ class ModelFiles {
 
   ModelFiles(ModelFiles&&) noexcept;
   ModelFiles& operator=(ModelFiles&&) noexcept;
+  ModelFiles(const ModelFiles&) = delete;
+  ModelFiles& operator=(const ModelFiles&) = delete;
   ~ModelFiles();
 
   [[nodiscard]] const ModelConfig& config() const;

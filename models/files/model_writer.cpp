@@ -83,8 +83,8 @@ struct Rounding {
   }
 };
 
-void write_shard(const fs::path& path, const FileShardPlan::Shard& shard, const ModelConfig& config, const RowSource& rows,
-                 Rounding& rounding) {
+void write_shard(const fs::path& path, const FileShardPlan::Shard& shard, const ModelConfig& config,
+                 const RowSource& rows, Rounding& rounding) {
   SafetensorsWriter writer(path, shard.tensors);
   std::vector<float> piece;
   for (const TensorSpec& tensor : writer.tensors()) {
