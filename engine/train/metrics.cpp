@@ -13,15 +13,23 @@
 namespace lomu {
 namespace {
 
+struct Kept {
+  std::string lines;
+  std::optional<MetricsFile::Losses> losses;
+};
+
 /// The lines of steps up to `last_step`.
-std::string kept_lines(const std::filesystem::path& path, std::int64_t last_step) {
-  std::string kept;
+Kept kept_of(const std::filesystem::path& path, std::int64_t last_step) {
+  Kept kept;
   std::ifstream in(path);
   for (std::string line; std::getline(in, line);) {
     const auto object = nlohmann::json::parse(line, nullptr, false);
     if (!object.is_object() || !object.contains("step") || !object["step"].is_number_integer()) break;
     if (object["step"].get<std::int64_t>() > last_step) break;
-    kept += line + "\n";
+    kept.lines += line + "\n";
+    if (!object.contains("loss") || !object["loss"].is_number()) continue;
+    const auto loss = object["loss"].get<double>();
+    kept.losses = {kept.losses ? kept.losses->first : loss, loss};
   }
   return kept;
 }
@@ -29,7 +37,9 @@ std::string kept_lines(const std::filesystem::path& path, std::int64_t last_step
 }  // namespace
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t last_step) : path_(path) {
-  write_file(path, kept_lines(path, last_step));
+  const Kept kept = kept_of(path, last_step);
+  write_file(path, kept.lines);
+  earlier_ = kept.losses;
   out_.open(path, std::ios::app);
   if (!out_) throw FileError(fmt::format("cannot write: {}", std::strerror(errno)), path.string());
 }

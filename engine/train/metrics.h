@@ -27,15 +27,25 @@ struct StepMetrics {
 
 class MetricsFile {
  public:
+  /// Losses of the first and the last step in the file.
+  struct Losses {
+    double first = 0;
+    double last = 0;
+  };
+
   /// Opens for appending; lines of steps after `last_step` are dropped first (a run resumed from a checkpoint repeats
   /// them), and so is a last line that was cut. Throws FileError.
   MetricsFile(const std::filesystem::path& path, std::int64_t last_step);
+
+  /// Of the steps before this part of a run; nothing in a new run.
+  [[nodiscard]] const std::optional<Losses>& earlier() const { return earlier_; }
 
   /// Throws FileError, for example on a full disk.
   void append(const StepMetrics& metrics);
 
  private:
   std::filesystem::path path_;
+  std::optional<Losses> earlier_;
   std::ofstream out_;
 };
 

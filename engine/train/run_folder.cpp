@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 #include <system_error>
+#include <vector>
 
 #include "kernels/error.h"
 #include "models/files/atomic_file.h"
@@ -17,19 +19,48 @@ namespace fs = std::filesystem;
 constexpr std::array<std::string_view, 5> kEntries = {"config.yaml", "metrics.jsonl", "adapter", "checkpoints",
                                                       "summary.json"};
 
+constexpr std::string_view kProbe = ".lomu-probe";
+
+/// `.NAME.tmp-XXXXXXXX`, as atomic_file.h calls what is not whole yet, gives NAME; another name itself.
+std::string whole_name(const fs::path& entry) {
+  std::string name = entry.filename().string();
+  const std::size_t end = name.rfind(".tmp-");
+  return name.starts_with('.') && end != std::string::npos ? name.substr(1, end - 1) : name;
+}
+
+bool is_unfinished(const fs::path& entry) {
+  return whole_name(entry) != entry.filename() || entry.filename() == kProbe;
+}
+
 bool belongs_to_a_run(const fs::path& entry) {
-  return std::find(kEntries.begin(), kEntries.end(), entry.filename().string()) != kEntries.end();
+  const std::string name = whole_name(entry);
+  return name == kProbe || std::find(kEntries.begin(), kEntries.end(), name) != kEntries.end();
+}
+
+std::vector<fs::path> unfinished_in(const fs::path& folder) {
+  std::vector<fs::path> found;
+  std::error_code error;  // a folder that is not there holds nothing
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (is_unfinished(entry.path())) found.push_back(entry.path());
+  }
+  return found;
+}
+
+void take_away(const fs::path& entry) {
+  std::error_code error;
+  fs::remove_all(entry, error);
+  if (error) throw FileError(fmt::format("cannot remove an earlier run: {}", error.message()), entry.string());
 }
 
 void probe(const fs::path& folder) {
-  const fs::path file = folder / ".lomu-probe";
+  const fs::path file = folder / kProbe;
   write_file(file, "x");
   fs::remove(file);
 }
 
 }  // namespace
 
-RunFolder::RunFolder(fs::path folder, Start start) : folder_(std::move(folder)) {
+RunFolder::RunFolder(fs::path folder, Start start) : folder_(std::move(folder)), start_(start) {
   std::error_code error;
   const bool exists = fs::exists(folder_, error);
   if (exists && !fs::is_directory(folder_, error)) {
@@ -61,16 +92,31 @@ RunFolder::RunFolder(fs::path folder, Start start) : folder_(std::move(folder)) 
     throw FileError(fmt::format("cannot make the output folder: {}", error.message()), folder_.string(),
                     "check the path and its permissions, or set output.dir");
   }
-  probe(folder_);
-  if (start == Start::kOverwrite) remove_earlier_run();
+  made_ = !exists;
+  try {
+    probe(folder_);
+  } catch (...) {
+    discard();
+    throw;
+  }
 }
 
-void RunFolder::remove_earlier_run() const {
-  for (const std::string_view entry : kEntries) {
-    std::error_code error;
-    fs::remove_all(folder_ / entry, error);
-    if (error)
-      throw FileError(fmt::format("cannot remove an earlier run: {}", error.message()), (folder_ / entry).string());
+RunFolder::~RunFolder() {
+  discard();
+}
+
+void RunFolder::discard() const {
+  std::error_code error;  // the reason why there is no run has been told; an empty folder is no second one
+  if (made_) fs::remove(folder_, error);
+}
+
+void RunFolder::begin() {
+  made_ = false;
+  if (start_ == Start::kOverwrite) {
+    for (const std::string_view entry : kEntries) take_away(folder_ / entry);
+  }
+  for (const fs::path& place : {folder_, checkpoints()}) {
+    for (const fs::path& entry : unfinished_in(place)) take_away(entry);
   }
 }
 

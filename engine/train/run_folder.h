@@ -16,10 +16,18 @@ class RunFolder {
  public:
   enum class Start { kNew, kOverwrite, kResume };
 
-  /// Makes `folder` ready. kNew: it must be absent or empty. kOverwrite: an earlier run in it is removed; a folder that
-  /// holds anything else is refused. kResume: it must hold a run. Writes and removes a small file to see that it can.
-  /// Throws UsageError and FileError; nothing of an earlier run is touched unless kOverwrite succeeds in every check.
+  /// Sees that `folder` can take the run. kNew: it must be absent or empty. kOverwrite: it may hold an earlier run and
+  /// nothing else. kResume: it must hold a run. Makes the folder when it is missing, and writes and removes a small
+  /// file to see that it can. Throws UsageError and FileError. Nothing that was there is touched.
   RunFolder(std::filesystem::path folder, Start start);
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+  /// Removes the folder if it was made for a run that did not begin.
+  ~RunFolder();
+
+  /// The run begins: everything else that could stop it has been checked. With kOverwrite the earlier run goes; what a
+  /// killed run has left half-written goes in any case. Throws FileError.
+  void begin();
 
   [[nodiscard]] const std::filesystem::path& path() const { return folder_; }
   [[nodiscard]] std::filesystem::path config() const { return folder_ / "config.yaml"; }
@@ -29,9 +37,11 @@ class RunFolder {
   [[nodiscard]] std::filesystem::path summary() const { return folder_ / "summary.json"; }
 
  private:
-  void remove_earlier_run() const;
+  void discard() const;
 
   std::filesystem::path folder_;
+  Start start_;
+  bool made_ = false;  ///< and not begun
 };
 
 }  // namespace lomu

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "engine/train/evaluation.h"
 #include "engine/train/job_options.h"
 #include "engine/train/metrics.h"
+#include "engine/train/nonfinite.h"
 #include "engine/train/progress.h"
 #include "engine/train/resident_memory.h"
 #include "engine/train/run_folder.h"
@@ -79,6 +81,11 @@ bool left_factors_are_zero(const AdapterSet& adapters) {
   });
 }
 
+RunFolder::Start start_of(const config::TrainConfig& config, bool resume) {
+  if (resume) return RunFolder::Start::kResume;
+  return config.output.overwrite ? RunFolder::Start::kOverwrite : RunFolder::Start::kNew;
+}
+
 /// The run of one rank.
 class Run {
  public:
@@ -87,21 +94,19 @@ class Run {
         comm_(comm),
         leader_(comm.rank() == 0),
         folder_(comm.together(
-            [&]() -> std::optional<RunFolder> {
-              if (!leader_) return std::nullopt;
-              return RunFolder(config.output.dir, resume                    ? RunFolder::Start::kResume
-                                                  : config.output.overwrite ? RunFolder::Start::kOverwrite
-                                                                            : RunFolder::Start::kNew);
+            [&] {
+              check_ranks(comm.size(), static_cast<std::uint32_t>(config.training.micro_batches));
+              return leader_ ? std::make_unique<RunFolder>(config.output.dir, start_of(config, resume)) : nullptr;
             },
             "output folder")),
-        session_((check_ranks(comm.size(), static_cast<std::uint32_t>(config.training.micro_batches)),
-                  ModelSession::open(session_options(config), comm, true))),
+        session_(ModelSession::open(session_options(config), comm, true)),
         data_(config, session_.tokenizer(), comm),
         adapters_(comm.together([&] { return make_adapters(config, session_); }, "making the adapter")),
         started_zero_(left_factors_are_zero(adapters_)) {
     omp_set_num_threads(session_.compute().threads);
     comm_.together([&] { prepare(); }, "preparing the run");
     if (resume) restore();
+    comm_.together([&] { begin(); }, "beginning the run");
     model_.emplace(session_.weights(), &adapters_, session_.ops(), session_.memory());
     decoder_.emplace(*model_, session_.ops(), session_.memory(), capacity_of(config, data_));
   }
@@ -111,10 +116,11 @@ class Run {
  private:
   void prepare();
   void restore();
+  void begin();
   void introduce() const;
   StepMetrics one_step(std::int64_t step);
   double run_micro_batches(const PlannedStep& planned, std::int64_t step);
-  [[noreturn]] void explain_nonfinite(const PlannedStep& planned, std::span<const double> losses, std::int64_t step);
+  double validate(const std::string& when) { return validation_loss(data_, *decoder_, comm_, when); }
   void save(std::int64_t step);
   void finish(TrainSummary& summary);
   [[nodiscard]] std::string base_model() const { return config_.model.path.string(); }
@@ -122,7 +128,7 @@ class Run {
   const config::TrainConfig& config_;
   Communicator& comm_;
   bool leader_;
-  std::optional<RunFolder> folder_;  ///< on the leader
+  std::unique_ptr<RunFolder> folder_;  ///< on the leader
   ModelSession session_;
   TrainingData data_;
   AdapterSet adapters_;
@@ -144,7 +150,12 @@ void Run::prepare() {
   check_schedule(schedule_);
   sharded_.emplace(optimizer_options(config_), adapters_, started_zero_,
                    static_cast<std::size_t>(config_.training.micro_batches), comm_, session_.memory());
-  if (leader_) write_file(folder_->config(), config::resolved_yaml(config_));
+}
+
+void Run::begin() {
+  if (!leader_) return;
+  folder_->begin();
+  write_file(folder_->config(), config::resolved_yaml(config_));
 }
 
 void Run::restore() {
@@ -164,6 +175,11 @@ void Run::restore() {
         if (read.head.job != job_hash(config_)) differs("other settings");
         if (read.head.model != session_.files().fingerprint()) differs("another base model");
         if (read.head.data != data_.fingerprint()) differs("other data");
+        if (leader_ && read.head.step == total_ && std::filesystem::exists(folder_->summary())) {
+          throw UsageError(fmt::format("the run has finished: its {} steps are done", total_),
+                           config_.output.dir.string(),
+                           "its adapter is in the folder; to train anew, choose another output.dir");
+        }
         return read;
       },
       "reading the checkpoint");
@@ -192,9 +208,10 @@ void Run::introduce() const {
 double Run::run_micro_batches(const PlannedStep& planned, std::int64_t step) {
   sharded_->begin(planned.micro_batches.size());
   const Block block = sharded_->block();
+  const auto batch_of = [&](std::size_t i) { return data_.train().batch(planned.micro_batches[i].examples); };
   std::vector<double> losses;
   for (std::size_t i = block.begin; i < block.end; ++i) {
-    const Batch batch = data_.train().batch(planned.micro_batches[i].examples);
+    const Batch batch = batch_of(i);
     const std::uint64_t dropout_key = Philox(static_cast<std::uint64_t>(config_.training.seed), Purpose::kDropout)
                                           .bits(static_cast<std::uint64_t>(step), i);
     losses.push_back(
@@ -202,26 +219,10 @@ double Run::run_micro_batches(const PlannedStep& planned, std::int64_t step) {
     sharded_->add(i);
   }
   const double loss = sharded_->tree_sum_of(losses) / static_cast<double>(planned.supervised);
-  if (!std::isfinite(loss)) explain_nonfinite(planned, losses, step);
+  if (!std::isfinite(loss)) {
+    refuse_loss("the loss", fmt::format("step {}", step), losses, block.begin, batch_of, *decoder_, comm_);
+  }
   return loss;
-}
-
-void Run::explain_nonfinite(const PlannedStep& planned, std::span<const double> losses, std::int64_t step) {
-  comm_.together(
-      [&] {
-        const Block block = sharded_->block();
-        for (std::size_t i = 0; i < losses.size(); ++i) {
-          if (std::isfinite(losses[i])) continue;
-          const Batch batch = data_.train().batch(planned.micro_batches[block.begin + i].examples);
-          const std::string tensor = decoder_->find_nonfinite(view_of(batch)).value_or("the loss itself");
-          throw NumericError(
-              "the loss is not finite",
-              fmt::format("step {}, micro-batch {}, first bad tensor: {}", step, block.begin + i, tensor),
-              "lower optimizer.lr, or use a longer warm-up; no adapter was written");
-        }
-      },
-      "looking for the bad tensor");
-  throw AgreedError(0, "the loss is not finite", fmt::format("step {}", step), "lower optimizer.lr", Exit::kFailed);
 }
 
 StepMetrics Run::one_step(std::int64_t step) {
@@ -248,6 +249,7 @@ StepMetrics Run::one_step(std::int64_t step) {
 }
 
 void Run::save(std::int64_t step) {
+  comm_.together([&] { check_factors(adapters_, step); }, "checking the adapter");
   const auto state = sharded_->gather_state();
   comm_.together(
       [&] {
@@ -271,11 +273,15 @@ TrainSummary Run::train() {
   if (leader_) introduce();
   comm_.together(
       [&] {
-        if (leader_) metrics.emplace(folder_->metrics(), done_);
+        if (!leader_) return;
+        metrics.emplace(folder_->metrics(), done_);
+        if (!metrics->earlier()) return;
+        summary.first_loss = metrics->earlier()->first;
+        summary.last_loss = metrics->earlier()->last;
       },
       "opening the metrics file");
   if (data_.validation() != nullptr) {
-    summary.validation_before = validation_loss(data_, *decoder_, comm_);
+    summary.validation_before = validate(fmt::format("before step {}", done_ + 1));
     if (leader_) fmt::print(stderr, "validation {:.4f} before step {}\n", *summary.validation_before, done_ + 1);
   }
   if (leader_) progress.emplace(done_ + 1, total_);
@@ -290,7 +296,7 @@ TrainSummary Run::train() {
     const bool last = step == total_;
     const int every = config_.training.validation_every;
     if (data_.validation() != nullptr && (last || (every > 0 && step % every == 0))) {
-      m.validation_loss = validation_loss(data_, *decoder_, comm_);
+      m.validation_loss = validate(fmt::format("after step {}", step));
       summary.validation_after = m.validation_loss;
     }
     comm_.together(
@@ -300,13 +306,15 @@ TrainSummary Run::train() {
         "writing the metrics");
     if (leader_) progress->show(m);
     if (config_.training.save_every > 0 && step % config_.training.save_every == 0 && !last) save(step);
-    if (step == done_ + 1) summary.first_loss = m.loss;
+    if (step == 1) summary.first_loss = m.loss;
     summary.last_loss = m.loss;
     summary.tokens += m.tokens;
     rates.push_back(m.tokens_per_second);
     step_seconds += m.seconds;
     optimizer_seconds += m.optimizer_seconds;
   }
+  // A run that had only its export left has no step to validate after.
+  if (done_ == total_) summary.validation_after = summary.validation_before;
   summary.steps = total_;
   summary.seconds = seconds_since(start);
   if (!rates.empty()) {
@@ -324,6 +332,7 @@ void Run::finish(TrainSummary& summary) {
   comm_.all_reduce_max(peak, "peak memory");
   summary.peak_bytes = static_cast<std::uint64_t>(peak.front());
   summary.adapter = config_.output.dir / "adapter";
+  comm_.together([&] { check_factors(adapters_, total_); }, "checking the adapter");
   if (config_.training.save_every > 0) save(total_);
   comm_.together(
       [&] {

@@ -14,7 +14,7 @@ namespace lomu {
 /// What a run came to.
 struct TrainSummary {
   std::int64_t steps = 0;
-  double first_loss = 0;
+  double first_loss = 0;  ///< of step 1, also when this run began later
   double last_loss = 0;
   std::optional<double> validation_before;  ///< before step 1, or before the step resumed at
   std::optional<double> validation_after;
