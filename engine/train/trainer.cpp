@@ -13,7 +13,6 @@
 #include "engine/config/resolved.h"
 #include "engine/config/terminal.h"
 #include "engine/data/step_plan.h"
-#include "engine/session/adapter_source.h"
 #include "engine/session/model_session.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/evaluation.h"
@@ -24,6 +23,7 @@
 #include "engine/train/resident_memory.h"
 #include "engine/train/run_folder.h"
 #include "engine/train/sharded_step.h"
+#include "engine/train/starting_adapter.h"
 #include "engine/train/training_data.h"
 #include "kernels/error.h"
 #include "kernels/philox.h"
@@ -65,15 +65,6 @@ DecoderCapacity capacity_of(const config::TrainConfig& config, const TrainingDat
   return capacity;
 }
 
-AdapterSet make_adapters(const config::TrainConfig& config, const ModelSession& session) {
-  const DType gradient = session.ops().precision().gradient;
-  if (config.adapter.from.empty()) {
-    return {session.config(), adapter_options(config, static_cast<int>(session.config().num_layers)), session.files(),
-            gradient, session.memory()};
-  }
-  return {session.config(), load_adapter(config.adapter.from, session.config()), gradient, session.memory()};
-}
-
 bool left_factors_are_zero(const AdapterSet& adapters) {
   return std::all_of(adapters.pairs().begin(), adapters.pairs().end(), [&](const PairInfo& p) {
     const auto b = adapters.b(p);
@@ -101,7 +92,7 @@ class Run {
             "output folder")),
         session_(ModelSession::open(session_options(config), comm, true)),
         data_(config, session_.tokenizer(), comm),
-        adapters_(comm.together([&] { return make_adapters(config, session_); }, "making the adapter")),
+        adapters_(comm.together([&] { return starting_adapter(config, session_); }, "making the adapter")),
         started_zero_(left_factors_are_zero(adapters_)) {
     omp_set_num_threads(session_.compute().threads);
     comm_.together([&] { prepare(); }, "preparing the run");

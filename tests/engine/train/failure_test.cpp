@@ -262,6 +262,15 @@ TEST_F(Failure, ABrokenRecordStopsTheRunOrIsCounted) {
 
 TEST_F(Failure, AnAdapterToGoOnFromMustFit) {
   ASSERT_EQ(run_.train("first").code, 0);
+  for (const auto& [setting, part] :
+       {std::pair("adapter.rank=8", "rank"), std::pair("adapter.alpha=3", "alpha"),
+        std::pair("adapter.rslora=true", "scale"), std::pair("adapter.targets=q", "model.layers.2.mlp.down_proj"),
+        std::pair("adapter.layers=0-1", "model.layers.2")}) {
+    expect_failure(run_.train("out", {"adapter.from=first", setting}), 2,
+                   {"the adapter to go on from is not the job's", part});
+  }
+  ASSERT_EQ(run_.train("small", {"adapter.targets=v"}).code, 0);
+  expect_failure(run_.train("out", {"adapter.from=small"}), 2, {"the job has a pair at", "it has none there"});
   fs::resize_file(run_.path("first/adapter/adapter_model.safetensors"), 1000);
   expect_failure(run_.train("out", {"adapter.from=first"}), 1, {"adapter_model.safetensors"});
   expect_failure(run_.train("out", {"adapter.from=nowhere"}), 1, {"nowhere"});

@@ -128,8 +128,10 @@ TEST(TrainRun, TellsTheRunToPeople) {
 TEST(TrainRun, GoesOnFromAnAdapter) {
   const TinyRun run;
   ASSERT_EQ(run.train("first", {"optimizer.lr=0.05"}).code, 0);
-  const Outcome outcome = run.train("second", {"adapter.from=first", "data.validation=test.jsonl"});
+  const Outcome outcome =
+      run.train("second", {"adapter.from=first", "adapter.dropout=0.1", "data.validation=test.jsonl"});
   ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(json::parse(run.read("second/adapter/adapter_config.json"))["lora_dropout"], 0.1) << "of this run";
   const Outcome zero = run.train("zero", {"data.validation=test.jsonl"});
   EXPECT_LT(json::parse(run.read("second/summary.json"))["validation_before"].get<double>(),
             json::parse(run.read("zero/summary.json"))["validation_before"].get<double>());
