@@ -14,16 +14,6 @@
 namespace lomu {
 namespace {
 
-std::optional<ChatFormat> chat_format(const config::TrainConfig& config, const Tokenizer& tokenizer) {
-  const std::string_view name = chat_template_name(config.data.chat_template);
-  if (config.data.chat_template != config::ChatTemplate::kAuto) return ChatFormat::choose(tokenizer, name);
-  try {
-    return ChatFormat::choose(tokenizer, name);
-  } catch (const UnsupportedError&) {
-    return std::nullopt;
-  }
-}
-
 struct Found {
   std::string where;  ///< "PATH:LINE"
   Record record;

@@ -30,6 +30,9 @@ class Draws {
   std::uint64_t next_ = 0;
 };
 
+/// Share of the training words that are made up.
+constexpr std::uint64_t kMadeUpPercent = 10;
+
 constexpr auto kCounts = std::to_array<std::string_view>(
     {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"});
 constexpr auto kMonths =
@@ -42,6 +45,35 @@ struct Currency {
 };
 constexpr auto kCurrencies =
     std::to_array<Currency>({{"USD", "$", "dollars"}, {"EUR", "€", "euros"}, {"GBP", "£", "pounds"}});
+
+// Words that no language has: a model can only copy them. Without them it learns which words the training data holds,
+// and writes one of those in place of a new one that begins like it.
+std::string made_up_word(Draws& draws) {
+  constexpr auto kOnsets = std::to_array<std::string_view>(
+      {"b", "br", "c",  "ch", "d", "dr", "f",  "fl", "g", "gl", "h",  "j", "k", "kr", "l", "m", "n",
+       "p", "pl", "qu", "r",  "s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "y",  "z", ""});
+  constexpr auto kVowels =
+      std::to_array<std::string_view>({"a", "e", "i", "o", "u", "a", "e", "i", "o", "ea", "ie", "ou"});
+  constexpr auto kCodas =
+      std::to_array<std::string_view>({"n", "r", "l", "m", "nt", "rd", "sk", "g", "t", "ck", "p", "x"});
+  std::string word;
+  for (int syllables = draws.chance(75) ? 2 : 3; syllables > 0; --syllables) {
+    word += draws.one_of(kOnsets);
+    word += draws.one_of(kVowels);
+    if (draws.chance(35)) word += draws.one_of(kCodas);
+  }
+  return word;
+}
+
+// A word of the list, or, this many times in a hundred, a made-up one.
+std::string pick(std::span<const std::string_view> words, std::uint64_t made_up_percent, Draws& draws) {
+  return draws.chance(made_up_percent) ? made_up_word(draws) : std::string(draws.one_of(words));
+}
+
+std::string capitalised(std::string word) {
+  if (word.front() >= 'a' && word.front() <= 'z') word.front() = static_cast<char>(word.front() - 'a' + 'A');
+  return word;
+}
 
 std::string_view ordinal_suffix(int day) {
   if (day >= 11 && day <= 13) return "th";
@@ -99,12 +131,14 @@ std::string write_answer(const DemoOrder& order) {
                      order.year, order.month, order.day);
 }
 
-DemoOrder draw_order(const DemoWords& words, const Currency& currency, Draws& draws) {
+DemoOrder draw_order(const DemoWords& words, std::uint64_t made_up_percent, const Currency& currency, Draws& draws) {
   DemoOrder order;
-  order.name = fmt::format("{} {}", draws.one_of(words.first_names), draws.one_of(words.last_names));
+  // Drawn one after the other: the order of evaluation of arguments is not fixed.
+  const std::string first = capitalised(pick(words.first_names, made_up_percent, draws));
+  order.name = first + ' ' + capitalised(pick(words.last_names, made_up_percent, draws));
   order.quantity = draws.chance(80) ? draws.between(1, 12) : draws.between(13, 60);
-  order.item =
-      fmt::format("{} {}{}", draws.one_of(words.qualities), draws.one_of(words.things), order.quantity == 1 ? "" : "s");
+  const std::string quality = pick(words.qualities, made_up_percent, draws);
+  order.item = quality + ' ' + pick(words.things, made_up_percent, draws) + (order.quantity == 1 ? "" : "s");
   order.cents = 100 * draws.between(3, 980);
   if (draws.chance(60)) order.cents += draws.chance(50) ? 10 * draws.between(1, 9) : draws.between(1, 99);
   order.currency = currency.code;
@@ -129,7 +163,7 @@ DemoSample demo_sample(std::uint64_t seed, DemoPart part, std::uint64_t index) {
   const Currency& currency = kCurrencies[draws.below(kCurrencies.size())];
 
   DemoSample sample;
-  sample.order = draw_order(words, currency, draws);
+  sample.order = draw_order(words, part == DemoPart::kTrain ? kMadeUpPercent : 0, currency, draws);
   // Held-out parts take turns: a pattern of their own, then one of the training's with words it has never held.
   const std::size_t own_first = part == DemoPart::kTrain        ? 0
                                 : part == DemoPart::kValidation ? demo_words(DemoPart::kTrain).patterns.size()
@@ -145,8 +179,7 @@ DemoSample demo_sample(std::uint64_t seed, DemoPart part, std::uint64_t index) {
   replace(text, "{total}", write_total(sample.order, currency, draws));
   replace(text, "{date}", write_date(sample.order, draws));
   replace(text, "{name}", sample.order.name);
-  if (text.front() >= 'a' && text.front() <= 'z') text.front() = static_cast<char>(text.front() - 'a' + 'A');
-  sample.sentence = std::move(text);
+  sample.sentence = capitalised(std::move(text));
   sample.answer = write_answer(sample.order);
   return sample;
 }

@@ -7,7 +7,8 @@
 //
 // What must be learned: to copy names and goods as written, to write counts as digits, amounts with two decimals and a
 // currency code, and dates as year-month-day. The three parts share no name, no word of the goods, and the held-out
-// parts have sentence patterns of their own for every other line.
+// parts have sentence patterns of their own for every other line. Part of the training words are made up of syllables,
+// so that names and goods must be copied and cannot be learned by heart.
 #pragma once
 
 #include <cstddef>

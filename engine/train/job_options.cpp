@@ -6,6 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include "kernels/error.h"
+
 namespace lomu {
 namespace {
 
@@ -20,6 +22,15 @@ Site site_named(std::string_view name) {
   const auto* found =
       std::find_if(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.first == name; });
   return found->second;  // the configuration holds no other names
+}
+
+std::string_view chat_template_name(config::ChatTemplate chat) {
+  switch (chat) {
+    case config::ChatTemplate::kAuto: return "auto";
+    case config::ChatTemplate::kChatML: return "chatml";
+    case config::ChatTemplate::kLlama3: return "llama3";
+  }
+  return "auto";
 }
 
 }  // namespace
@@ -125,13 +136,14 @@ StepOptions step_options(const config::TrainConfig& config) {
   return options;
 }
 
-std::string_view chat_template_name(config::ChatTemplate chat) {
-  switch (chat) {
-    case config::ChatTemplate::kAuto: return "auto";
-    case config::ChatTemplate::kChatML: return "chatml";
-    case config::ChatTemplate::kLlama3: return "llama3";
+std::optional<ChatFormat> chat_format(const config::TrainConfig& config, const Tokenizer& tokenizer) {
+  const std::string_view name = chat_template_name(config.data.chat_template);
+  if (config.data.chat_template != config::ChatTemplate::kAuto) return ChatFormat::choose(tokenizer, name);
+  try {
+    return ChatFormat::choose(tokenizer, name);
+  } catch (const UnsupportedError&) {
+    return std::nullopt;
   }
-  return "auto";
 }
 
 DType stored_dtype(config::StoredType type) {

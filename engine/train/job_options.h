@@ -2,6 +2,10 @@
 // here that a YAML key does not name.
 #pragma once
 
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+
 #include "engine/config/train_config.h"
 #include "engine/data/dataset_builder.h"
 #include "engine/data/step_plan.h"
@@ -10,6 +14,8 @@
 #include "engine/optimizers/schedule.h"
 #include "engine/session/model_session.h"
 #include "models/decoder/adapter_set.h"
+#include "models/tokenizer/chat.h"
+#include "models/tokenizer/tokenizer.h"
 
 namespace lomu {
 
@@ -21,8 +27,9 @@ ScheduleOptions schedule_options(const config::TrainConfig& config, std::int64_t
 TokenizeOptions tokenize_options(const config::TrainConfig& config);
 DataOptions data_options(const config::TrainConfig& config, const std::filesystem::path& source);
 StepOptions step_options(const config::TrainConfig& config);
-/// "auto", "chatml", "llama3".
-std::string_view chat_template_name(config::ChatTemplate chat);
+/// The chat layout, if the model has one or the job names one. A model without any can still train on plain text:
+/// records of messages are then refused one by one.
+std::optional<ChatFormat> chat_format(const config::TrainConfig& config, const Tokenizer& tokenizer);
 DType stored_dtype(config::StoredType type);
 
 }  // namespace lomu

@@ -10,22 +10,6 @@
 #include "kernels/error.h"
 
 namespace lomu {
-namespace {
-
-/// The chat layout, if the model has one or the job names one. A model without any can still train on plain text:
-/// records of messages are then refused one by one.
-std::optional<ChatFormat> chat_format(const config::TrainConfig& config, const Tokenizer& tokenizer) {
-  const std::string_view name = chat_template_name(config.data.chat_template);
-  if (config.data.chat_template != config::ChatTemplate::kAuto) return ChatFormat::choose(tokenizer, name);
-  try {
-    return ChatFormat::choose(tokenizer, name);
-  } catch (const UnsupportedError&) {
-    return std::nullopt;
-  }
-}
-
-}  // namespace
-
 TrainingData::TrainingData(const config::TrainConfig& config, const Tokenizer& tokenizer, Communicator& comm) {
   const RecordTokenizer records = comm.together(
       [&] { return RecordTokenizer(tokenizer, chat_format(config, tokenizer), tokenize_options(config)); },
@@ -55,7 +39,6 @@ TrainingData::TrainingData(const config::TrainConfig& config, const Tokenizer& t
         }
       },
       "planning the steps");
-  most_supervised_ = static_cast<std::uint64_t>(config.training.micro_batch_tokens);
 }
 
 Dataset TrainingData::load(const config::TrainConfig& config, const std::filesystem::path& source,

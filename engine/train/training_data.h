@@ -14,6 +14,7 @@
 #include "engine/data/batch.h"
 #include "engine/data/dataset.h"
 #include "engine/data/step_plan.h"
+#include "engine/data/tokenize.h"
 #include "models/tokenizer/tokenizer.h"
 
 namespace lomu {
@@ -36,14 +37,12 @@ class TrainingData {
   [[nodiscard]] const std::vector<std::string>& report() const { return report_; }
   /// Longest example of all data, in tokens.
   [[nodiscard]] std::uint32_t longest() const { return longest_; }
-  /// Most predicted tokens that one micro-batch can hold.
-  [[nodiscard]] std::uint64_t most_supervised() const { return most_supervised_; }
   /// Hash of the keys of all data sets: a checkpoint knows whether it goes on with the same data.
   [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }
 
  private:
-  Dataset load(const config::TrainConfig& config, const std::filesystem::path& source,
-               const class RecordTokenizer& tokenizer, Communicator& comm);
+  Dataset load(const config::TrainConfig& config, const std::filesystem::path& source, const RecordTokenizer& tokenizer,
+               Communicator& comm);
   void measure(const DatasetPart& part);
 
   std::vector<Dataset> sources_;  ///< of training
@@ -54,7 +53,6 @@ class TrainingData {
   EpochPlan validation_plan_;
   std::vector<std::string> report_;
   std::uint32_t longest_ = 0;
-  std::uint64_t most_supervised_ = 0;
   std::uint64_t fingerprint_ = 0;
 };
 

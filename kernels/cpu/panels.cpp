@@ -53,18 +53,21 @@ void pack_adapters(Team& team, const AdaptedLinear& linear) {
   const AdapterPanels<T> panels(linear);
   const std::int64_t in = linear.frozen.in;
   const auto parts = static_cast<std::int64_t>(linear.adapters.size());
-  team.for_each(parts, [&](std::int64_t i, Worker&) {
-    const auto part = static_cast<std::size_t>(i);
+  // A unit of work is one form of one adapter: a group of one part keeps four threads busy.
+  team.for_each(4 * parts, [&](std::int64_t unit, Worker&) {
+    const auto part = static_cast<std::size_t>(unit / 4);
     const Adapter& adapter = linear.adapters[part];
     const std::int64_t r = adapter.rank;
     if (r == 0) return;
     const std::int64_t out = linear.frozen.outs[part];
     const std::int64_t column = panels.column(part);
     const auto s = static_cast<float>(adapter.scale);
-    pack_columns(panels.down_shape(), panels.down(), adapter.a, in, 0, in, column, r);
-    pack_rows(panels.down_grad_shape(), panels.down_grad(), adapter.a, in, column, r, 0, in);
-    pack_columns(panels.up_shape(part), panels.up(part), adapter.b, r, 0, r, 0, out, s);
-    pack_rows(panels.up_grad_shape(part), panels.up_grad(part), adapter.b, r, 0, out, 0, r, s);
+    switch (unit % 4) {
+      case 0: return pack_columns(panels.down_shape(), panels.down(), adapter.a, in, 0, in, column, r);
+      case 1: return pack_rows(panels.down_grad_shape(), panels.down_grad(), adapter.a, in, column, r, 0, in);
+      case 2: return pack_columns(panels.up_shape(part), panels.up(part), adapter.b, r, 0, r, 0, out, s);
+      default: return pack_rows(panels.up_grad_shape(part), panels.up_grad(part), adapter.b, r, 0, out, 0, r, s);
+    }
   });
 }
 
