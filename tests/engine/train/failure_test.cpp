@@ -33,7 +33,7 @@ std::size_t count(const std::string& text, const std::string& part) {
   return found;
 }
 
-class Failure : public testing::Test {
+class RunFailure : public testing::Test {
  protected:
   /// Exit code, one message that holds all of `parts`, and nothing that looks like a result.
   void expect_failure(const Outcome& outcome, int code, const std::vector<std::string>& parts) {
@@ -55,7 +55,7 @@ class Failure : public testing::Test {
 
 // ---- numbers -------------------------------------------------------------------------------------------------------
 
-TEST_F(Failure, ALossThatIsNotFiniteNamesStepAndFirstBadTensor) {
+TEST_F(RunFailure, ALossThatIsNotFiniteNamesStepAndFirstBadTensor) {
   put_weight("model.layers.1.mlp.down_proj.weight", std::numeric_limits<float>::quiet_NaN());
   expect_failure(run_.train("out"), 1, {"the loss is not finite", "step 1", "block 1"});
   put_weight("model.layers.1.self_attn.q_proj.weight", std::numeric_limits<float>::infinity());
@@ -63,18 +63,18 @@ TEST_F(Failure, ALossThatIsNotFiniteNamesStepAndFirstBadTensor) {
   expect_failure(run_.train("out", {"runtime.ranks_in_process=3"}), 1, {"the loss is not finite", "step 1", "block 1"});
 }
 
-TEST_F(Failure, MpiALossThatIsNotFiniteEndsAllRanksWithOneMessage) {
+TEST_F(RunFailure, MpiALossThatIsNotFiniteEndsAllRanksWithOneMessage) {
   put_weight("model.layers.1.mlp.down_proj.weight", std::numeric_limits<float>::quiet_NaN());
   expect_failure(run_.train("out", {}, {.ranks = 3}), 1, {"the loss is not finite", "step 1", "block 1"});
 }
 
-TEST_F(Failure, AValidationLossThatIsNotFiniteStopsTheRunBeforeAnythingIsTrained) {
+TEST_F(RunFailure, AValidationLossThatIsNotFiniteStopsTheRunBeforeAnythingIsTrained) {
   put_weight("model.layers.0.mlp.up_proj.weight", std::numeric_limits<float>::quiet_NaN());
   expect_failure(run_.train("out", {"data.validation=test.jsonl"}), 1,
                  {"the validation loss is not finite", "block 0"});
 }
 
-TEST_F(Failure, FactorsThatOverflowInTheLastStepAreNotExported) {
+TEST_F(RunFailure, FactorsThatOverflowInTheLastStepAreNotExported) {
   // The last step has no next one whose loss would show it. With rows of A this short, a step of B that moves the
   // product by lr is beyond the range of f32.
   ASSERT_EQ(run_.train("first", {"training.steps=1"}).code, 0);
@@ -94,17 +94,17 @@ TEST_F(Failure, FactorsThatOverflowInTheLastStepAreNotExported) {
 
 // ---- ranks ---------------------------------------------------------------------------------------------------------
 
-TEST_F(Failure, MoreRanksThanMicroBatchesAreRefused) {
+TEST_F(RunFailure, MoreRanksThanMicroBatchesAreRefused) {
   expect_failure(run_.train("out", {"runtime.ranks_in_process=5"}), 2, {"micro-batches"});
   EXPECT_FALSE(fs::exists(run_.path("out")));
 }
 
-TEST_F(Failure, MpiMoreRanksThanMicroBatchesAreRefusedOnce) {
+TEST_F(RunFailure, MpiMoreRanksThanMicroBatchesAreRefusedOnce) {
   expect_failure(run_.train("out", {"training.micro_batches=2"}, {.ranks = 3}), 2, {"micro-batches"});
   EXPECT_FALSE(fs::exists(run_.path("out")));
 }
 
-TEST_F(Failure, MpiWhatOnlyRankZeroSeesEndsAll) {
+TEST_F(RunFailure, MpiWhatOnlyRankZeroSeesEndsAll) {
   // Only rank 0 looks at the output folder and only it writes into it.
   fs::create_directory(run_.path("out"));
   run_.write("out/mine.txt", "x");
@@ -112,12 +112,12 @@ TEST_F(Failure, MpiWhatOnlyRankZeroSeesEndsAll) {
   EXPECT_EQ(run_.list("out"), std::vector<std::string>{"mine.txt"});
 }
 
-TEST_F(Failure, MpiBadDataEndsAllWithOneMessage) {
+TEST_F(RunFailure, MpiBadDataEndsAllWithOneMessage) {
   run_.write("train.jsonl", run_.read("train.jsonl") + "{\"messages\": oh}\n");
   expect_failure(run_.train("out", {}, {.ranks = 3}), 1, {"train.jsonl:61"});
 }
 
-TEST_F(Failure, MpiAKilledRankEndsTheJob) {
+TEST_F(RunFailure, MpiAKilledRankEndsTheJob) {
   for (const std::size_t victim : {0u, 2u}) {
     fs::remove_all(run_.path("out"));
     const auto process =
@@ -144,7 +144,7 @@ TEST_F(Failure, MpiAKilledRankEndsTheJob) {
 
 // ---- folders and disks ---------------------------------------------------------------------------------------------
 
-TEST_F(Failure, AFolderWithARunIsNotOverwrittenUnlessTold) {
+TEST_F(RunFailure, AFolderWithARunIsNotOverwrittenUnlessTold) {
   ASSERT_EQ(run_.train("out").code, 0);
   const std::string before = run_.adapter("out");
   Outcome outcome = run_.train("out", {"training.seed=1"});
@@ -156,7 +156,7 @@ TEST_F(Failure, AFolderWithARunIsNotOverwrittenUnlessTold) {
   EXPECT_FALSE(run_.adapter("out") == before);
 }
 
-TEST_F(Failure, OverwritingTakesAwayNothingBeforeTheNewRunCanStart) {
+TEST_F(RunFailure, OverwritingTakesAwayNothingBeforeTheNewRunCanStart) {
   ASSERT_EQ(run_.train("out").code, 0);
   const std::string before = run_.adapter("out");
   for (const std::vector<std::string>& wrong :
@@ -172,7 +172,7 @@ TEST_F(Failure, OverwritingTakesAwayNothingBeforeTheNewRunCanStart) {
   }
 }
 
-TEST_F(Failure, OverwritingLeavesForeignFilesAlone) {
+TEST_F(RunFailure, OverwritingLeavesForeignFilesAlone) {
   ASSERT_EQ(run_.train("out").code, 0);
   run_.write("out/thesis.tex", "years of work");
   const Outcome outcome = run_.train("out", {"output.overwrite=true"});
@@ -186,28 +186,31 @@ TEST_F(Failure, OverwritingLeavesForeignFilesAlone) {
   EXPECT_THAT(run_.list("out"), testing::Not(testing::Contains(".metrics.jsonl.tmp-0123abcd")));
 }
 
-TEST_F(Failure, AnOutputFolderThatCannotBeMadeIsNamed) {
+TEST_F(RunFailure, AnOutputFolderThatCannotBeMadeIsNamed) {
   run_.write("file", "x");
   expect_failure(run_.train("file"), 2, {"output.dir is not a folder"});
   expect_failure(run_.train("file/out"), 1, {"file/out"});
   EXPECT_EQ(run_.read("file"), "x");
 }
 
-TEST_F(Failure, AnOutputFolderThatMayNotBeWrittenIsNamed) {
+TEST_F(RunFailure, AnOutputFolderThatMayNotBeWrittenIsNamed) {
   if (::geteuid() == 0) GTEST_SKIP() << "root may write everywhere";
   fs::create_directory(run_.path("locked"));
   fs::permissions(run_.path("locked"), fs::perms::owner_read | fs::perms::owner_exec);
   expect_failure(run_.train("locked/out"), 1, {"locked/out"});
 }
 
-TEST_F(Failure, AFullDiskIsToldAndLeavesNothingHalf) {
+TEST_F(RunFailure, AFullDiskIsToldAndLeavesNothingHalf) {
   // The first is full when the adapter is written, the second at a checkpoint. The tokenised data is in the cache.
   ASSERT_EQ(run_.train("first", {"training.save_every=2"}).code, 0);
   const std::uint64_t adapter = run_.adapter("first").size();
   expect_failure(run_.train("out", {"training.save_every=0"}, {.file_limit = adapter - 1}), 1,
                  {"adapter_model.safetensors"});
   fs::remove_all(run_.path("out"));
-  expect_failure(run_.train("out", {"training.save_every=2"}, {.file_limit = adapter - 1}), 1, {"safetensors"});
+  // Rank 0 alone writes; the others must not wait for it.
+  expect_failure(
+      run_.train("out", {"training.save_every=2", "runtime.ranks_in_process=3"}, {.file_limit = adapter - 1}), 1,
+      {"safetensors"});
   EXPECT_THAT(run_.list("out/checkpoints"), IsEmpty());
   fs::remove_all(run_.path("out"));
   expect_failure(run_.train("out", {"training.save_every=0", "training.steps=60"}, {.file_limit = 8192}), 1,
@@ -220,7 +223,7 @@ TEST_F(Failure, AFullDiskIsToldAndLeavesNothingHalf) {
 
 // ---- models and data -----------------------------------------------------------------------------------------------
 
-TEST_F(Failure, ABrokenModelIsNamed) {
+TEST_F(RunFailure, ABrokenModelIsNamed) {
   const std::string weights = run_.read("model/model.safetensors");
   fs::resize_file(run_.path("model/model.safetensors"), weights.size() / 2);
   expect_failure(run_.train("out"), 1, {"model/model.safetensors"});
@@ -230,7 +233,7 @@ TEST_F(Failure, ABrokenModelIsNamed) {
   expect_failure(run_.train("out", {"model.path=nowhere"}), 1, {"there is no such model"});
 }
 
-TEST_F(Failure, ATokenizerOfAnotherModelIsRefused) {
+TEST_F(RunFailure, ATokenizerOfAnotherModelIsRefused) {
   std::string tokenizer = run_.read("model/tokenizer.json");
   const std::size_t at = tokenizer.find("\"id\": 2,");
   ASSERT_NE(at, std::string::npos);
@@ -239,7 +242,7 @@ TEST_F(Failure, ATokenizerOfAnotherModelIsRefused) {
   expect_failure(run_.train("out"), 1, {"token"});
 }
 
-TEST_F(Failure, DataWithNothingToLearnIsRefused) {
+TEST_F(RunFailure, DataWithNothingToLearnIsRefused) {
   run_.write("train.jsonl", "");
   expect_failure(run_.train("out"), 1, {"train.jsonl"});
   run_.write("train.jsonl", "\n\n");
@@ -251,7 +254,7 @@ TEST_F(Failure, DataWithNothingToLearnIsRefused) {
   EXPECT_FALSE(fs::exists(run_.path("out")));
 }
 
-TEST_F(Failure, ABrokenRecordStopsTheRunOrIsCounted) {
+TEST_F(RunFailure, ABrokenRecordStopsTheRunOrIsCounted) {
   run_.write("train.jsonl",
              reversal_records(9, 1) + "{\"messages\": [{\"role\": \"user\"}]}\nnot json\n" + reversal_records(9, 2));
   expect_failure(run_.train("out"), 1, {"train.jsonl:10"});
@@ -260,7 +263,7 @@ TEST_F(Failure, ABrokenRecordStopsTheRunOrIsCounted) {
   EXPECT_THAT(outcome.err, AllOf(HasSubstr("18 examples"), HasSubstr("2")));
 }
 
-TEST_F(Failure, AnAdapterToGoOnFromMustFit) {
+TEST_F(RunFailure, AnAdapterToGoOnFromMustFit) {
   ASSERT_EQ(run_.train("first").code, 0);
   for (const auto& [setting, part] :
        {std::pair("adapter.rank=8", "rank"), std::pair("adapter.alpha=3", "alpha"),

@@ -104,7 +104,7 @@ INSTANTIATE_TEST_SUITE_P(Optimizers, ResumeWith, testing::Values("lora_muon", "a
                          [](const auto& test) { return test.param; });
 
 TEST_F(Resume, GoesOnAfterAKillAtAnyMoment) {
-  const std::vector<std::string> job = {"training.steps=150", "training.save_every=5"};
+  const std::vector<std::string> job = {"training.steps=120", "training.save_every=20"};
   const Outcome whole = run_.train("whole", job);
   ASSERT_EQ(whole.code, 0) << whole.err;
 
@@ -121,7 +121,7 @@ TEST_F(Resume, GoesOnAfterAKillAtAnyMoment) {
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_TRUE(run_.adapter("out") == run_.adapter("whole"));
   const std::string metrics = run_.read("out/metrics.jsonl");
-  EXPECT_EQ(std::count(metrics.begin(), metrics.end(), '\n'), 150);
+  EXPECT_EQ(std::count(metrics.begin(), metrics.end(), '\n'), 120);
 }
 
 TEST_F(Resume, RefusesADamagedCheckpointByName) {
