@@ -316,11 +316,14 @@ constexpr auto kTestFirst =
 constexpr auto kTestLast =
     std::to_array<Word>({"Johnson", "Becker", "Flores", "Bianchi", "Scott", "Bernard", "Patel", "Olsen", "King",
                          "Vargas", "Hughes", "Kowalski", "Foster", "Sato", "Almeida", "Murphy"});
-constexpr auto kTestQualities = std::to_array<Word>({"yellow", "purple", "orange", "brown", "oval", "elegant", "rare",
-                                                     "solid", "huge", "thin", "foldable", "polished"});
+constexpr auto kTestQualities =
+    std::to_array<Word>({"yellow", "purple", "orange",   "brown",    "oval",    "elegant",     "rare",   "solid",
+                         "huge",   "thin",   "foldable", "polished", "crooked", "fluorescent", "humble", "mild",
+                         "peach",  "plaid",  "rosy",     "shady",    "tartan",  "curly",       "frayed"});
 constexpr auto kTestThings =
-    std::to_array<Word>({"teapot", "sofa", "cushion", "pan", "carpet", "sandal", "ring", "guitar", "suitcase", "shirt",
-                         "cup", "planter", "hook", "bell", "kite", "shovel"});
+    std::to_array<Word>({"teapot",   "sofa",     "cushion", "pan",     "carpet", "sandal",  "ring",      "guitar",
+                         "suitcase", "shirt",    "cup",     "planter", "hook",   "bell",    "kite",      "shovel",
+                         "canister", "cookbook", "bandage", "parcel",  "blazer", "earplug", "toothpick", "hamper"});
 constexpr auto kTestPatterns = std::to_array<Word>({
     "{name} placed an order for {goods} at {total}, to be delivered by {date}.",
     "would you ship {goods} to {name} on {date}? The cost is {total}.",
