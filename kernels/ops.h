@@ -176,6 +176,10 @@ class Ops {
   virtual void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
                              double grad_scale, const Tensor& losses, const Tensor& dx) const = 0;
 
+  /// Takes the scratch memory that cross_entropy with dx needs for up to `rows` rows now, so that a run's plan of
+  /// memory holds its largest piece of scratch. Never needed for a right result.
+  virtual void reserve_cross_entropy(const FrozenLinear& head, std::int64_t rows) const = 0;
+
   /// y[i] = x[rows[i]].  x: [T, n], y: [N, n], same dtype.
   virtual void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const = 0;
   /// x = 0, then x[rows[i]] = y[i]. Rows are distinct.

@@ -84,6 +84,9 @@ class CpuOps final : public Ops {
                      double grad_scale, const Tensor& losses, const Tensor& dx) const override {
     cpu::cross_entropy<T>(team_, head, x, targets, grad_scale, losses, dx);
   }
+  void reserve_cross_entropy(const FrozenLinear& head, std::int64_t rows) const override {
+    cpu::reserve_cross_entropy<T>(team_, head, rows);
+  }
   void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const override {
     cpu::gather_rows(team_, x, rows, y);
   }

@@ -22,6 +22,19 @@ std::int64_t round_up(std::int64_t n) {
   return (n + kPanel - 1) / kPanel * kPanel;
 }
 
+/// Scratch of one thread for losses and gradients.
+template <class T>
+struct GradientScratch {
+  float* logits;  ///< tile after tile of kVocabTile columns, each [rows, columns] without gaps
+  T* gradient;    ///< of one tile
+  float* sums;    ///< of dx: panel after panel, [rows, 64] each
+
+  GradientScratch(Worker& worker, std::int64_t vocab, std::int64_t hidden, Memory& memory)
+      : logits(worker.scratch<float>(kLogits, kChunkRows * vocab, memory)),
+        gradient(worker.scratch<T>(kGradient, kChunkRows * kVocabTile, memory)),
+        sums(worker.scratch<float>(kDx, kChunkRows * round_up(hidden), memory)) {}
+};
+
 /// The running log-sum-exp of a row.
 struct RowState {
   float top = -std::numeric_limits<float>::infinity();
@@ -87,11 +100,7 @@ void differentiate(const Chunk<T>& chunk, double grad_scale, const Tensor& losse
   const std::int64_t vocab = chunk.vocab();
   const std::int64_t hidden = chunk.head.in;
   const auto scale = static_cast<float>(grad_scale);
-  // Tile after tile of kVocabTile columns, each [rows, columns] without gaps.
-  float* logits = worker.scratch<float>(kLogits, kChunkRows * vocab, memory);
-  T* gradient = worker.scratch<T>(kGradient, kChunkRows * kVocabTile, memory);
-  float* sums =
-      worker.scratch<float>(kDx, kChunkRows * round_up(hidden), memory);  // panel after panel, [rows, 64] each
+  const auto [logits, gradient, sums] = GradientScratch<T>(worker, vocab, hidden, memory);
   std::array<RowState, kChunkRows> states;
   for (std::int64_t first = 0; first < vocab; first += kVocabTile) {
     const std::int64_t count = std::min(kVocabTile, vocab - first);
@@ -156,6 +165,16 @@ void cross_entropy(Team& team, const FrozenLinear& head, const Tensor& x, std::s
   });
 }
 
+template <class T>
+void reserve_cross_entropy(Team& team, const FrozenLinear& head, std::int64_t rows) {
+  const std::int64_t chunks = (rows + kChunkRows - 1) / kChunkRows;
+  for (std::int64_t i = 0; i < std::min<std::int64_t>(chunks, team.threads()); ++i) {
+    GradientScratch<T>(team.worker(i), head.outs[0], head.in, team.memory());
+  }
+}
+
+template void reserve_cross_entropy<float>(Team&, const FrozenLinear&, std::int64_t);
+template void reserve_cross_entropy<BF16>(Team&, const FrozenLinear&, std::int64_t);
 template void cross_entropy<float>(Team&, const FrozenLinear&, const Tensor&, std::span<const std::int32_t>, double,
                                    const Tensor&, const Tensor&);
 template void cross_entropy<BF16>(Team&, const FrozenLinear&, const Tensor&, std::span<const std::int32_t>, double,

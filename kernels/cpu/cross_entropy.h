@@ -11,5 +11,8 @@ namespace lomu::cpu {
 template <class T>
 void cross_entropy(Team& team, const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
                    double grad_scale, const Tensor& losses, const Tensor& dx);
+/// See Ops::reserve_cross_entropy.
+template <class T>
+void reserve_cross_entropy(Team& team, const FrozenLinear& head, std::int64_t rows);
 
 }  // namespace lomu::cpu

@@ -43,6 +43,8 @@ class Team {
 
   [[nodiscard]] int threads() const { return static_cast<int>(workers_.size()); }
   [[nodiscard]] Memory& memory() { return memory_; }
+  /// That of thread i, for work between operations.
+  [[nodiscard]] Worker& worker(std::int64_t i) { return workers_[static_cast<std::size_t>(i)]; }
 
   /// Scratch that all threads of one operation share; same rules as Worker::scratch.
   template <class T>

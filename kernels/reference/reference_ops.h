@@ -49,6 +49,7 @@ class ReferenceOps final : public Ops {
   // cross_entropy.cpp
   void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
                      double grad_scale, const Tensor& losses, const Tensor& dx) const override;
+  void reserve_cross_entropy(const FrozenLinear&, std::int64_t) const override {}
 
   // rows.cpp
   void embed(std::span<const std::int32_t> ids, const Tensor& table, const Tensor& out) const override;

@@ -190,6 +190,7 @@ Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& 
   head.bias.push_back(nullptr);
   head.adapters.emplace_back();
   fill_rope_tables(model.config(), context.cos, context.sin);
+  if (layout.first_kept < model.config().num_layers) ops.reserve_cross_entropy(head.frozen, capacity.supervised);
 }
 
 BlockTensors Decoder::Impl::tensors(std::int64_t layer, std::int64_t tokens) const {
