@@ -42,6 +42,9 @@ T in_range(const Field& field, const Scalar& scalar, T value) {
   const bool low_ok = range.low_open ? x > range.low : x >= range.low;
   const bool high_ok = range.high_open ? x < range.high : x <= range.high;
   if (low_ok && high_ok) return value;
+  if (low_ok && range.high >= kNoRealLimit) {
+    throw BadValue(fmt::format("{} is too large", scalar.text), fmt::format("at most {:.0f}", range.high));
+  }
   throw BadValue(fmt::format("{} is out of range", scalar.text), fmt::format("allowed: {}", allowed_text(field)));
 }
 

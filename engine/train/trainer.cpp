@@ -43,10 +43,11 @@ double seconds_since(Clock::time_point start) {
 
 /// The settings that change what is computed, as text: a run may be resumed with other threads, ranks or output, not
 /// with another learning rate.
-std::string job_hash(const config::TrainConfig& config) {
+std::string job_hash(const config::TrainConfig& config, const Precision& precision) {
   config::TrainConfig job = config;
   job.runtime = {};
-  job.runtime.dtype = config.runtime.dtype;
+  // As computed, not as asked for: auto may mean something else on the machine where the run goes on.
+  job.runtime.dtype = precision.activation == DType::kBF16 ? config::ComputeType::kBF16 : config::ComputeType::kF32;
   job.runtime.backend = config.runtime.backend;
   job.output = {};
   job.output.dir = "-";
@@ -163,7 +164,7 @@ void Run::restore() {
           throw UsageError(fmt::format("the checkpoint was made with {}", what), newest->string(),
                            "resume with the configuration in config.yaml of the run, or start a new one");
         };
-        if (read.head.job != job_hash(config_)) differs("other settings");
+        if (read.head.job != job_hash(config_, session_.ops().precision())) differs("other settings");
         if (read.head.model != session_.files().fingerprint()) differs("another base model");
         if (read.head.data != data_.fingerprint()) differs("other data");
         if (leader_ && read.head.step == total_ && std::filesystem::exists(folder_->summary())) {
@@ -249,7 +250,7 @@ void Run::save(std::int64_t step) {
         head.step = step;
         head.data = data_.fingerprint();
         head.model = session_.files().fingerprint();
-        head.job = job_hash(config_);
+        head.job = job_hash(config_, session_.ops().precision());
         head.left_started_zero = started_zero_;
         write_checkpoint(folder_->checkpoints(), head, adapters_, sharded_->state_slots(), state, base_model(),
                          session_.config());
