@@ -42,6 +42,7 @@ class TimedOps final : public Ops {
 
   [[nodiscard]] std::string_view name() const override { return inner_.name(); }
   [[nodiscard]] Precision precision() const override { return inner_.precision(); }
+  [[nodiscard]] Storage& storage() const override { return inner_.storage(); }
   [[nodiscard]] std::size_t frozen_bytes(const FrozenLinear& linear) const override;
   [[nodiscard]] std::size_t adapter_bytes(const AdaptedLinear& linear) const override;
   /// Not timed: loading calls it from many threads at once.

@@ -1,7 +1,6 @@
 #include "kernels/memory.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <utility>
 
@@ -34,15 +33,12 @@ Buffer::~Buffer() {
 Buffer Memory::allocate(Scope scope, std::size_t bytes, std::string_view label) {
   Buffer buffer;
   if (bytes == 0) return buffer;
-  // mmap, not malloc: pages are zero and arrive on first touch, and go back to the system when the buffer goes.
-  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (data == MAP_FAILED) {
+  std::byte* data = storage_.allocate(bytes);
+  if (data == nullptr) {
     throw Error(fmt::format("out of memory: {} bytes for {} ({})\n{}", bytes, label, name_of(scope), table()), {},
                 "use fewer tokens a micro-batch (training.micro_batch_tokens), a lower rank, or dtype bf16");
   }
-  // Large pages spare the address translation of the matrix products a few percent; a refusal changes nothing.
-  if (bytes >= (std::size_t{1} << 21)) madvise(data, bytes, MADV_HUGEPAGE);
-  buffer.data_ = static_cast<std::byte*>(data);
+  buffer.data_ = data;
   buffer.size_ = bytes;
   buffer.scope_ = scope;
   buffer.memory_ = this;
@@ -78,7 +74,7 @@ void Memory::add(Scope scope, std::size_t bytes) {
 }
 
 void Memory::release(const Buffer& buffer) noexcept {
-  munmap(buffer.data_, buffer.size_);
+  storage_.release(buffer.data_, buffer.size_);
   current_[static_cast<std::size_t>(buffer.scope_)] -= buffer.size_;
 }
 

@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "kernels/storage.h"
+
 namespace lomu {
 
 enum class Scope : std::uint8_t { kWeights, kAdapters, kOptimizer, kActivations, kWorkspace, kComm };
@@ -45,13 +47,18 @@ class Buffer {
   Memory* memory_ = nullptr;
 };
 
-/// Host memory and its ledger. Outlives every Buffer it gave out. Thread-safe.
+/// The memory of one storage and its ledger. Outlives every Buffer it gave out. Thread-safe.
 class Memory {
  public:
   static constexpr std::size_t kAlignment = 64;  ///< one cache line, one AVX-512 register
 
-  /// Zero-filled bytes (fresh pages, so untouched ones cost nothing). Throws Error with the ledger's table when the
-  /// machine has no more; `label` names the buffer in that message.
+  Memory() : Memory(host_storage()) {}
+  /// `storage` outlives this.
+  explicit Memory(Storage& storage) : storage_(storage) {}
+  [[nodiscard]] Storage& storage() const { return storage_; }
+
+  /// Zero-filled bytes (on the host fresh pages, so untouched ones cost nothing). Throws Error with the ledger's table
+  /// when the machine has no more; `label` names the buffer in that message.
   [[nodiscard]] Buffer allocate(Scope scope, std::size_t bytes, std::string_view label);
 
   /// Counts bytes that somebody else allocated (a shared mapping of weights).
@@ -69,6 +76,7 @@ class Memory {
   void add(Scope scope, std::size_t bytes);
   void release(const Buffer& buffer) noexcept;
 
+  Storage& storage_;
   std::array<std::atomic<std::size_t>, kScopes> current_{};
   std::array<std::atomic<std::size_t>, kScopes> peak_{};
 };

@@ -99,6 +99,8 @@ class Ops {
   virtual ~Ops() = default;
   [[nodiscard]] virtual std::string_view name() const = 0;
   [[nodiscard]] virtual Precision precision() const = 0;
+  /// Where all tensors, packed weights and factors of this backend live. Spans and AdapterSet are on the host.
+  [[nodiscard]] virtual Storage& storage() const { return host_storage(); }
 
   // ---- frozen weights and adapters -------------------------------------------------------------------------------
 

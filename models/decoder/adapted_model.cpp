@@ -1,6 +1,7 @@
 #include "models/decoder/adapted_model.h"
 
 #include <array>
+#include <utility>
 
 namespace lomu {
 namespace {
@@ -35,17 +36,17 @@ LayerWeights shape_of_layer(const ModelConfig& config, std::span<const PairInfo>
 AdaptedModel::AdaptedModel(const ModelWeights& weights, AdapterSet* adapters, const Ops& ops, Memory& memory)
     : weights_(weights), adapters_(adapters), ops_(&ops) {
   if (adapters == nullptr) return;
-  const Tensor gradients = adapters->gradients();
+  place_factors(memory);
   for (const PairInfo& pair : adapters->pairs()) {
     const auto [group, part] = place_of(pair.site);
     Adapter& adapter = (weights_.layers[static_cast<std::size_t>(pair.layer)].*group).adapters[part];
     adapter.rank = pair.rank;
     adapter.scale = pair.scale;
-    adapter.a = adapters->a(pair).data();
-    adapter.b = adapters->b(pair).data();
-    if (gradients.empty()) continue;
-    adapter.grad_a = gradients.columns(pair.offset_a, pair.size_a()).data;
-    adapter.grad_b = gradients.columns(pair.offset_b, pair.size_b()).data;
+    adapter.a = factors_ + pair.offset_a;
+    adapter.b = factors_ + pair.offset_b;
+    if (gradients_.empty()) continue;
+    adapter.grad_a = gradients_.columns(pair.offset_a, pair.size_a()).data;
+    adapter.grad_b = gradients_.columns(pair.offset_b, pair.size_b()).data;
   }
   packed_ = memory.allocate(Scope::kAdapters, packed_bytes(config(), adapters->pairs(), ops), "packed adapter factors");
   std::byte* next = packed_.data();
@@ -60,6 +61,17 @@ AdaptedModel::AdaptedModel(const ModelWeights& weights, AdapterSet* adapters, co
   refresh();
 }
 
+void AdaptedModel::place_factors(Memory& memory) {
+  factors_ = adapters_->factors().data();
+  gradients_ = adapters_->gradients();
+  if (ops_->storage().on_host()) return;
+  const std::size_t factor_bytes = padded(adapters_->factors().size_bytes());
+  const std::size_t gradient_bytes = static_cast<std::size_t>(gradients_.size()) * size_of(gradients_.dtype);
+  mirror_ = memory.allocate(Scope::kAdapters, factor_bytes + gradient_bytes, "factors and gradients");
+  factors_ = mirror_.as<float>();
+  if (!gradients_.empty()) gradients_.data = mirror_.data() + factor_bytes;
+}
+
 std::size_t AdaptedModel::packed_bytes(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops) {
   std::size_t bytes = 0;
   for (std::int64_t i = 0; i < config.num_layers; ++i) {
@@ -71,7 +83,15 @@ std::size_t AdaptedModel::packed_bytes(const ModelConfig& config, std::span<cons
   return bytes;
 }
 
+void AdaptedModel::fetch_gradients() const {
+  if (gradients_.empty() || ops_->storage().on_host()) return;
+  ops_->storage().download(adapters_->gradients().data, gradients_.data,
+                           static_cast<std::size_t>(gradients_.size()) * size_of(gradients_.dtype));
+}
+
 void AdaptedModel::refresh() {
+  const std::span<const float> factors = std::as_const(*adapters_).factors();
+  if (!ops_->storage().on_host()) ops_->storage().upload(factors_, factors.data(), factors.size_bytes());
   for (const LayerWeights& layer : weights_.layers) {
     for (const auto group : kGroups) {
       if ((layer.*group).total_rank() > 0) ops_->pack_adapters(layer.*group);

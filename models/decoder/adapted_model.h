@@ -1,5 +1,5 @@
-// Frozen weights with their adapters attached: what training, evaluation and generation run. Keeps the factors in the
-// form that the operations like; they must be refreshed when an optimizer has moved them.
+// Frozen weights with their adapters attached: what training, evaluation and generation run. Keeps the factors where
+// the backend works and in the form that its operations like; they must be refreshed when an optimizer has moved them.
 #pragma once
 
 #include <cstddef>
@@ -21,20 +21,29 @@ class AdaptedModel {
   /// `adapters` may be null: the base model. Everything passed in outlives this object. Packs the factors.
   AdaptedModel(const ModelWeights& weights, AdapterSet* adapters, const Ops& ops, Memory& memory);
 
-  /// Bytes that the constructor allocates in Scope::kAdapters.
+  /// Bytes of packed factors that the constructor allocates in Scope::kAdapters.
   static std::size_t packed_bytes(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops);
 
-  /// Repacks all factors. Call after every change of AdapterSet::factors() and before the next forward.
+  /// Takes over all factors. Call after every change of AdapterSet::factors() and before the next forward.
   void refresh();
+  /// Where backward writes: flat, as AdapterSet::gradients(), in the backend's storage. Empty without gradients.
+  [[nodiscard]] const Tensor& gradients() const { return gradients_; }
+  /// Brings them to AdapterSet::gradients(), unless they are there.
+  void fetch_gradients() const;
 
   [[nodiscard]] const ModelWeights& weights() const { return weights_; }
   [[nodiscard]] const ModelConfig& config() const { return weights_.config; }
   [[nodiscard]] AdapterSet* adapters() const { return adapters_; }
 
  private:
+  void place_factors(Memory& memory);
+
   ModelWeights weights_;
   AdapterSet* adapters_;
   const Ops* ops_;
+  Buffer mirror_;  ///< of factors and gradients, where the backend cannot reach those of the AdapterSet
+  float* factors_ = nullptr;
+  Tensor gradients_;
   Buffer packed_;
 };
 

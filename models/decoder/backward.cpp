@@ -1,7 +1,5 @@
 // The mirror image of forward.cpp. Norms and swiglu are computed again instead of kept; no gradient of a frozen weight
 // is formed, and nothing below the lowest adapter is computed.
-#include <cstring>
-
 #include "models/decoder/decoder_impl.h"
 
 namespace lomu {
@@ -10,8 +8,8 @@ void Decoder::Impl::run_backward(const PackedBatch& batch) {
   const std::int64_t layer_count = model.config().num_layers;
   if (layout.first_kept == layer_count) return;
   if (supervised.empty()) {
-    const Tensor gradients = model.adapters()->gradients();
-    std::memset(gradients.data, 0, static_cast<std::size_t>(gradients.size()) * size_of(gradients.dtype));
+    const Tensor gradients = model.gradients();
+    ops.storage().zero(gradients.data, static_cast<std::size_t>(gradients.size()) * size_of(gradients.dtype));
     return;
   }
   head_backward(static_cast<std::int64_t>(batch.ids.size()));

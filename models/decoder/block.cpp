@@ -50,19 +50,32 @@ void block_from_attention(const BlockContext& context, std::int64_t layer, const
   context.observe(layer, Stage::kBlock, t.stream_out);
 }
 
-void fill_rope_tables(const ModelConfig& config, const Tensor& cos, const Tensor& sin) {
-  const std::vector<double> frequencies = rope_inverse_frequencies(config);
+namespace {
+
+template <class T>
+void fill_rope_tables_as(const std::vector<double>& frequencies, Storage& storage, const Tensor& cos,
+                         const Tensor& sin) {
+  std::vector<T> cosines;
+  std::vector<T> sines;
   for (std::int64_t position = 0; position < cos.rows; ++position) {
-    for (std::int64_t i = 0; i < cos.cols; ++i) {
-      const double angle = static_cast<double>(position) * frequencies[static_cast<std::size_t>(i)];
-      if (cos.dtype == DType::kF64) {
-        cos.row<double>(position)[i] = std::cos(angle);
-        sin.row<double>(position)[i] = std::sin(angle);
-      } else {
-        cos.row<float>(position)[i] = static_cast<float>(std::cos(angle));
-        sin.row<float>(position)[i] = static_cast<float>(std::sin(angle));
-      }
+    for (const double frequency : frequencies) {
+      const double angle = static_cast<double>(position) * frequency;
+      cosines.push_back(static_cast<T>(std::cos(angle)));
+      sines.push_back(static_cast<T>(std::sin(angle)));
     }
+  }
+  storage.upload(cos.data, cosines.data(), cosines.size() * sizeof(T));
+  storage.upload(sin.data, sines.data(), sines.size() * sizeof(T));
+}
+
+}  // namespace
+
+void fill_rope_tables(const ModelConfig& config, Storage& storage, const Tensor& cos, const Tensor& sin) {
+  const std::vector<double> frequencies = rope_inverse_frequencies(config);
+  if (cos.dtype == DType::kF64) {
+    fill_rope_tables_as<double>(frequencies, storage, cos, sin);
+  } else {
+    fill_rope_tables_as<float>(frequencies, storage, cos, sin);
   }
 }
 

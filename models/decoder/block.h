@@ -36,7 +36,7 @@ struct BlockContext {
   const Observer& observer;
 
   void observe(std::int64_t layer, Stage stage, const Tensor& tensor) const {
-    if (observer) observer(layer, stage, tensor);
+    if (observer) observer(layer, stage, HostCopy(ops.storage(), tensor).tensor());
   }
 };
 
@@ -61,7 +61,7 @@ void block_from_attention(const BlockContext& context, std::int64_t layer, const
                           const BlockTensors& t, std::span<const SequenceSpan> sequences, const Tensor& keys,
                           const Tensor& values);
 
-/// Fills cos and sin [positions, head_dim / 2] (f32 or f64) from double.
-void fill_rope_tables(const ModelConfig& config, const Tensor& cos, const Tensor& sin);
+/// Fills cos and sin [positions, head_dim / 2] (f32 or f64) of `storage` from double.
+void fill_rope_tables(const ModelConfig& config, Storage& storage, const Tensor& cos, const Tensor& sin);
 
 }  // namespace lomu

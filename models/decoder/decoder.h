@@ -55,7 +55,8 @@ enum class Stage : std::uint8_t {
 /// "attention output", as error messages say it.
 std::string_view name_of(Stage stage);
 
-/// Sees tensors as they are made. `layer` is -1 outside the blocks. The tensor is valid during the call only.
+/// Sees tensors as they are made, on the host. `layer` is -1 outside the blocks. The tensor is valid during the call
+/// only.
 using Observer = std::function<void(std::int64_t layer, Stage stage, const Tensor& tensor)>;
 
 class Decoder {
@@ -81,7 +82,7 @@ class Decoder {
   /// rank); it matters only if the adapters have dropout. Throws as forward() does.
   double forward_backward(const PackedBatch& batch, double grad_scale, std::uint64_t dropout_key = 0);
 
-  /// Logits of the given tokens (row indices into the batch). out: [rows, vocab], Precision::residual.
+  /// Logits of the given tokens (row indices into the batch). out: [rows, vocab], Precision::residual, on the host.
   void logits(const PackedBatch& batch, std::span<const std::int32_t> rows, const Tensor& out);
 
   /// Runs the forward pass again and names the first tensor that holds NaN or infinity, "block 7, attention output".

@@ -36,6 +36,7 @@ struct Decoder::Impl {
 
   const AdaptedModel& model;
   const Ops& ops;
+  Memory& memory;
   const DecoderCapacity capacity;
   const DecoderLayout layout;
   const Buffers buffers;

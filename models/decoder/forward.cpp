@@ -130,9 +130,11 @@ double Decoder::forward(const PackedBatch& batch, std::span<double> per_token) {
   const double sum = impl_->run_head(impl_->run_blocks(batch, nullptr), 0, false);
   if (per_token.empty()) return sum;
   std::fill(per_token.begin(), per_token.end(), 0.0);
-  const Tensor losses = impl_->rows(impl_->layout.losses, static_cast<std::int64_t>(impl_->supervised.size()));
+  const HostCopy losses(impl_->ops.storage(),
+                        impl_->rows(impl_->layout.losses, static_cast<std::int64_t>(impl_->supervised.size())));
   for (std::size_t i = 0; i < impl_->supervised.size(); ++i) {
-    per_token[static_cast<std::size_t>(impl_->supervised[i])] = element(losses, static_cast<std::int64_t>(i), 0);
+    per_token[static_cast<std::size_t>(impl_->supervised[i])] =
+        element(losses.tensor(), static_cast<std::int64_t>(i), 0);
   }
   return sum;
 }
@@ -141,6 +143,7 @@ double Decoder::forward_backward(const PackedBatch& batch, double grad_scale, st
   impl_->take(batch, true);
   const double sum = impl_->run_head(impl_->run_blocks(batch, &dropout_key), grad_scale, true);
   impl_->run_backward(batch);
+  impl_->model.fetch_gradients();
   return sum;
 }
 
@@ -148,6 +151,12 @@ void Decoder::logits(const PackedBatch& batch, std::span<const std::int32_t> row
   impl_->take(batch, false);
   const Tensor stream = impl_->run_blocks(batch, nullptr);
   const auto chunk = static_cast<std::size_t>(std::max<std::int64_t>(1, impl_->capacity.supervised));
+  Storage& storage = impl_->ops.storage();
+  Buffer elsewhere;  // a chunk of logits where `out` is out of the backend's reach
+  if (!storage.on_host()) {
+    const std::size_t most = std::min(chunk, rows.size()) * static_cast<std::size_t>(out.cols) * size_of(out.dtype);
+    elsewhere = impl_->memory.allocate(Scope::kWorkspace, most, "logits");
+  }
   for (std::size_t first = 0; first < rows.size(); first += chunk) {
     const auto some = rows.subspan(first, std::min(chunk, rows.size() - first));
     const auto count = static_cast<std::int64_t>(some.size());
@@ -155,7 +164,17 @@ void Decoder::logits(const PackedBatch& batch, std::span<const std::int32_t> row
     const Tensor normed = impl_->rows(impl_->layout.head_normed, count);
     impl_->ops.gather_rows(stream, some, gathered);
     impl_->ops.rms_norm(gathered, impl_->model.weights().final_norm, impl_->model.config().rms_norm_eps, normed);
-    impl_->ops.linear_forward(impl_->head, normed, {}, out.row_range(static_cast<std::int64_t>(first), count), {});
+    const Tensor wanted = out.row_range(static_cast<std::int64_t>(first), count);
+    if (storage.on_host()) {
+      impl_->ops.linear_forward(impl_->head, normed, {}, wanted, {});
+      continue;
+    }
+    const Tensor made(elsewhere.data(), out.dtype, count, out.cols);
+    impl_->ops.linear_forward(impl_->head, normed, {}, made, {});
+    const HostCopy copy(storage, made);
+    const std::size_t row = static_cast<std::size_t>(out.cols) * size_of(out.dtype);
+    host_storage().copy_rows(wanted.data, static_cast<std::size_t>(wanted.ld) * size_of(out.dtype), copy.tensor().data,
+                             row, row, static_cast<std::size_t>(count));
   }
 }
 
@@ -174,9 +193,10 @@ void Decoder::observe(Observer observer) {
   impl_->observer = std::move(observer);
 }
 
-Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& memory, const DecoderCapacity& wanted)
+Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& ledger, const DecoderCapacity& wanted)
     : model(adapted),
       ops(operations),
+      memory(ledger),
       capacity(wanted),
       layout(adapted.config(), adapted.adapters() ? adapted.adapters()->pairs() : std::span<const PairInfo>{},
              operations.precision(), wanted),
@@ -189,7 +209,7 @@ Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& 
   head.frozen = model.weights().head;
   head.bias.push_back(nullptr);
   head.adapters.emplace_back();
-  fill_rope_tables(model.config(), context.cos, context.sin);
+  fill_rope_tables(model.config(), ops.storage(), context.cos, context.sin);
   if (layout.first_kept < model.config().num_layers) ops.reserve_cross_entropy(head.frozen, capacity.supervised);
 }
 
@@ -261,8 +281,9 @@ double Decoder::Impl::run_head(const Tensor& stream, double grad_scale, bool bac
   ops.cross_entropy(head.frozen, normed, targets, grad_scale, losses,
                     has_gradient ? rows(layout.d_head_normed, count) : Tensor{});
   context.observe(-1, Stage::kLosses, losses);
+  const HostCopy values(ops.storage(), losses);
   double sum = 0;
-  for (std::int64_t i = 0; i < count; ++i) sum += element(losses, 0, i);
+  for (std::int64_t i = 0; i < count; ++i) sum += element(values.tensor(), 0, i);
   return sum;
 }
 

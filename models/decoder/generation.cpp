@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
+#include <optional>
 #include <vector>
 
 #include "kernels/error.h"
@@ -40,9 +40,13 @@ struct GenerationLayout {
   std::size_t stream = 0, normed = 0, hidden = 0, cos = 0, sin = 0, last_rows = 0, last_normed = 0, logits = 0;
 };
 
-void copy_row(const Tensor& from, std::int64_t i, const Tensor& to, std::int64_t j) {
-  std::memcpy(to.row_range(j, 1).data, from.row_range(i, 1).data,
-              static_cast<std::size_t>(from.cols) * size_of(from.dtype));
+/// Rows [i, i + count) of `from` become rows [j, j + count) of `to`.
+void copy_rows(Storage& storage, const Tensor& from, std::int64_t i, const Tensor& to, std::int64_t j,
+               std::int64_t count) {
+  const std::size_t element = size_of(from.dtype);
+  const auto bytes = [&](std::int64_t elements) { return static_cast<std::size_t>(elements) * element; };
+  storage.copy_rows(to.row_range(j, count).data, bytes(to.ld), from.row_range(i, count).data, bytes(from.ld),
+                    bytes(from.cols), static_cast<std::size_t>(count));
 }
 
 void check(const GenerationCapacity& c) {
@@ -66,7 +70,7 @@ struct GenerationSession::Impl {
     head.frozen = model.weights().head;
     head.bias.push_back(nullptr);
     head.adapters.emplace_back();
-    fill_rope_tables(model.config(), context.cos, context.sin);
+    fill_rope_tables(model.config(), ops.storage(), context.cos, context.sin);
   }
 
   void check_inputs(std::span<const SequenceInput> inputs) const;
@@ -97,6 +101,8 @@ struct GenerationSession::Impl {
   std::vector<std::int32_t> ids, positions;
   std::vector<SequenceSpan> spans;
   std::vector<std::int32_t> finished;  ///< rows of the chunk that end an input
+
+  std::optional<HostCopy> host_logits;  ///< of the last call
 };
 
 void GenerationSession::Impl::check_inputs(std::span<const SequenceInput> inputs) const {
@@ -151,11 +157,9 @@ void GenerationSession::Impl::append_to_cache(std::int64_t layer, const BlockTen
   const ModelConfig& c = model.config();
   const Tensor cache = buffers.tensor(layout.caches[static_cast<std::size_t>(layer)]);
   for (const SequenceSpan& s : spans) {
-    for (std::int64_t i = 0; i < s.query_length; ++i) {
-      const std::int64_t to = s.key_begin + s.key_length - s.query_length + i;
-      copy_row(k_of(c, t), s.query_begin + i, cache.columns(0, c.kv_size()), to);
-      copy_row(v_of(c, t), s.query_begin + i, cache.columns(c.kv_size(), c.kv_size()), to);
-    }
+    const std::int64_t to = s.key_begin + s.key_length - s.query_length;
+    copy_rows(ops.storage(), k_of(c, t), s.query_begin, cache.columns(0, c.kv_size()), to, s.query_length);
+    copy_rows(ops.storage(), v_of(c, t), s.query_begin, cache.columns(c.kv_size(), c.kv_size()), to, s.query_length);
   }
 }
 
@@ -205,7 +209,8 @@ Tensor GenerationSession::append(std::span<const SequenceInput> inputs) {
   impl_->ops.rms_norm(impl_->rows(layout.last_rows, done), impl_->model.weights().final_norm,
                       impl_->model.config().rms_norm_eps, normed);
   impl_->ops.linear_forward(impl_->head, normed, {}, logits, {});
-  return logits;
+  impl_->host_logits.emplace(impl_->ops.storage(), logits);
+  return impl_->host_logits->tensor();
 }
 
 std::int64_t GenerationSession::length(std::int64_t sequence) const {

@@ -37,8 +37,9 @@ class GenerationSession {
                          const GenerationCapacity& capacity);
 
   /// Appends tokens to distinct sequences and returns the logits that follow the last token of each:
-  /// [inputs, vocab] Precision::residual, in the order of `inputs`, valid until the next call. Long prompts are run in
-  /// chunks. Throws Error: an id outside the vocabulary, an empty input, a sequence twice, or no room in the cache.
+  /// [inputs, vocab] Precision::residual on the host, in the order of `inputs`, valid until the next call. Long prompts
+  /// are run in chunks. Throws Error: an id outside the vocabulary, an empty input, a sequence twice, or no room in the
+  /// cache.
   Tensor append(std::span<const SequenceInput> inputs);
 
   /// Tokens of a sequence that are in the cache.

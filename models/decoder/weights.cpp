@@ -128,9 +128,11 @@ void WeightsLayout::fill(std::span<std::byte> region, const ModelFiles& files, c
     std::byte* to =
         region.data() + task.offset + static_cast<std::size_t>(task.first_row * task.cols) * size_of(task.dtype);
     if (task.dtype == DType::kF32) {
-      std::copy(scratch.begin(), scratch.end(), reinterpret_cast<float*>(to));
+      ops.storage().upload(to, scratch.data(), scratch.size() * sizeof(float));
     } else {
-      std::transform(scratch.begin(), scratch.end(), reinterpret_cast<BF16*>(to), [](float x) { return BF16(x); });
+      std::vector<BF16> narrow(scratch.size());
+      std::transform(scratch.begin(), scratch.end(), narrow.begin(), [](float x) { return BF16(x); });
+      ops.storage().upload(to, narrow.data(), narrow.size() * sizeof(BF16));
     }
   };
 

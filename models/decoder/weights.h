@@ -53,9 +53,9 @@ class WeightsLayout {
   /// Size of the region; it must be 64-byte aligned.
   [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
-  /// Reads every weight once and packs it, `threads` row ranges at a time; needs about 1 MB a thread besides the
-  /// region. `files` must have the configuration that the layout was made for. Throws what ModelFiles::read_rows
-  /// throws.
+  /// `region` lies in Ops::storage(). Reads every weight once and packs it, `threads` row ranges at a time; needs up to
+  /// 2 MB a thread besides the region. `files` must have the configuration that the layout was made for. Throws what
+  /// ModelFiles::read_rows throws.
   void fill(std::span<std::byte> region, const ModelFiles& files, const Ops& ops, int threads) const;
 
   /// Views into a filled region, which may be a read-only mapping: nothing writes through them.

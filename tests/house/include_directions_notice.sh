@@ -10,7 +10,7 @@ failed=0
 # tree FILE LINE: four rooms that hold nothing but one include line.
 tree() {
   rm -rf "$scratch"
-  mkdir -p "$scratch"/{kernels,comm,models/files,engine}
+  mkdir -p "$scratch"/{kernels/cuda,comm,models/files,engine}
   printf '#include <vector>\n%s\n' "$2" >"$scratch/$1"
 }
 
@@ -38,6 +38,8 @@ accepts engine/a.cpp '#include "kernels/error.h"'
 accepts models/files/a.h '#include "comm/communicator.h"'
 accepts comm/a.cpp '#include <mpi.h>'
 accepts kernels/a.h '#include <omp.h>'
+accepts kernels/cuda/gpu.h '#include <cuda_runtime.h>'
+accepts kernels/cuda/a.cu '#include "kernels/cuda/gpu.h"'
 
 refuses kernels/a.h '#include "comm/communicator.h"'
 refuses kernels/a.cpp '#include "engine/config/load.h"'
@@ -47,6 +49,9 @@ refuses models/files/a.cpp '#include <engine/config/load.h>'
 refuses models/files/a.cpp '#include "gguf.h"'
 refuses engine/a.cpp '#include "../comm/communicator.h"'
 refuses engine/a.cpp '#include "tests/helper.h"'
+refuses engine/a.cpp '#include "kernels/cuda/gpu.h"'
+refuses kernels/cuda/gpu.h '#include <nccl.h>'
+refuses kernels/cuda/a.h '#include <cuda_runtime.h>'
 for header in mpi.h oneapi/dnnl/dnnl.hpp cuda_runtime.h nccl.h nlohmann/json.hpp yaml-cpp/yaml.h CLI/CLI.hpp pcre2.h \
   utf8proc.h Eigen/Dense xxhash.h openssl/evp.h; do
   refuses engine/a.h "#include <$header>"

@@ -70,7 +70,7 @@ const std::vector<Mistake> kMistakes = {
     {"too_small", "adapter: {rank: 0}\n", {"0 is out of range", "integer 1..256"}},
     {"too_large", "adapter: {rank: 257}\n", {"257 is out of range"}},
     {"overflow", "adapter: {rank: 99999999999999999999}\n", {"too large"}},
-    {"beyond_int", "training: {save_every: 2147483648}\n", {"out of range"}},
+    {"beyond_int", "training: {save_every: 2147483648}\n", {"too large", "at most 2147483647"}},
     {"negative", "training: {seed: -1}\n", {"out of range"}},
     {"unit", "training: {micro_batch_tokens: 2k}\n", {"`2k` is not an integer"}},
     {"nan", "optimizer: {lr: .nan}\n", {"not a finite number"}},
