@@ -193,6 +193,17 @@ __device__ inline void store8(float* p, const float (&x)[8], GPU_PLACE) {
 
 // ---- instructions ----
 
+/// ex2.approx.ftz: 2^x with a relative error below 2^-22; 0 for results below the normal numbers, and for -infinity.
+__device__ inline float exp2_approx(float x) {
+#ifdef __CUDACC__
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return exp2f(x);
+#endif
+}
+
 /// bar.sync: `threads` threads (a multiple of 32) of the block meet at barrier 1 to 15.
 __device__ inline void named_barrier(int id, int threads, GPU_PLACE) {
 #ifdef __CUDACC__
