@@ -83,11 +83,11 @@ class Training {
         session_(ModelSession::open(session_options_of(settings), comm, true)),
         ops_(session_.ops()),
         adapters_(session_.config(), adapter_options(job_, static_cast<int>(session_.config().num_layers)),
-                  session_.files(), session_.ops().precision().gradient, session_.memory()) {
+                  session_.files(), session_.ops().precision().gradient, session_.host_memory()) {
     omp_set_num_threads(session_.compute().threads);
     const std::int64_t tokens = job_.training.micro_batch_tokens;
     sharded_.emplace(optimizer_options(job_), adapters_, true, static_cast<std::size_t>(job_.training.micro_batches),
-                     comm_, session_.memory());
+                     comm_, session_.host_memory());
     model_.emplace(session_.weights(), &adapters_, ops_, session_.memory());
     decoder_.emplace(*model_, ops_, session_.memory(), DecoderCapacity{tokens, tokens, tokens, true});
     for (int i = 0; i < job_.training.micro_batches; ++i) {

@@ -44,9 +44,8 @@ ComputeChoice choose(const ComputeOptions& compute, ComputeType otherwise) {
 
 void add_models(const fs::path& folder, const fs::path& weights, const ComputeChoice& choice, const std::string& suffix,
                 std::vector<Check>& checks) {
-  Memory memory;
-  const auto ops = make_ops(choice, memory);
-  add(verify_model_cases(folder, weights, *ops, choice.threads, memory), suffix, checks);
+  const Backend backend = open_backend(choice);
+  add(verify_model_cases(folder, weights, *backend.ops, choice.threads, *backend.memory), suffix, checks);
 }
 
 /// `set`: shows all cases of the folder as one line of that name; empty: a line each.

@@ -72,9 +72,13 @@ ComputeChoice choose_compute(const ComputeRequest& request, Communicator& comm) 
   return choice;
 }
 
-std::unique_ptr<Ops> make_ops(const ComputeChoice& choice, Memory& memory) {
-  if (choice.backend == config::BackendName::kReference) return make_reference_ops(choice.precision);
-  return make_cpu_ops(choice.precision, choice.threads, memory);
+Backend open_backend(const ComputeChoice& choice) {
+  Backend backend;
+  backend.memory = std::make_unique<Memory>();
+  backend.ops = choice.backend == config::BackendName::kReference
+                    ? make_reference_ops(choice.precision)
+                    : make_cpu_ops(choice.precision, choice.threads, *backend.memory);
+  return backend;
 }
 
 }  // namespace lomu

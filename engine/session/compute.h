@@ -7,7 +7,7 @@
 
 #include "comm/communicator.h"
 #include "engine/config/train_config.h"
-#include "kernels/ops.h"
+#include "kernels/backend.h"
 
 namespace lomu {
 
@@ -36,6 +36,6 @@ ComputeChoice choose_compute(const ComputeRequest& request, Communicator& comm);
 /// host that may run there too; at least 1. Collective.
 int share_of_cores(Communicator& comm);
 
-std::unique_ptr<Ops> make_ops(const ComputeChoice& choice, Memory& memory);
+Backend open_backend(const ComputeChoice& choice);
 
 }  // namespace lomu

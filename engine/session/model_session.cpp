@@ -28,16 +28,40 @@ Tokenizer load_tokenizer(const std::filesystem::path& path, const ModelConfig& c
 
 // In the order in which they are made: each may refer to those above it.
 struct ModelSession::Parts {
-  Memory memory;
   std::optional<ModelFiles> files;
   std::optional<Tokenizer> tokenizer;
   ComputeChoice compute;
-  std::unique_ptr<Ops> ops;
-  SharedRegion region;
+  Backend backend;
+  std::unique_ptr<Memory> host_memory;  ///< null where the backend works in the host's
+  SharedRegion region;                  ///< the weights in host memory
+  Buffer device_region;                 ///< the weights elsewhere
   ModelWeights weights;
   std::optional<AdapterSet> adapters;
   std::optional<AdaptedModel> model;
+
+  [[nodiscard]] Memory& host() const { return host_memory ? *host_memory : *backend.memory; }
+  /// Collective. One copy a host where the backend works in host memory, one a rank elsewhere.
+  void load_weights(Communicator& comm, bool training);
 };
+
+void ModelSession::Parts::load_weights(Communicator& comm, bool training) {
+  const Ops& ops = *backend.ops;
+  const WeightsLayout layout(files->config(), ops, training);
+  const auto fill = [&](std::span<std::byte> bytes) { layout.fill(bytes, *files, ops, compute.threads); };
+  if (ops.storage().on_host()) {
+    region = SharedRegion::create(comm, layout.bytes(), "weights", fill);
+    if (comm.local_rank() == 0 || !region.shared()) backend.memory->note_external(Scope::kWeights, layout.bytes());
+    weights = layout.bind(region.bytes().data());
+    return;
+  }
+  comm.together(
+      [&] {
+        device_region = backend.memory->allocate(Scope::kWeights, layout.bytes(), "weights");
+        fill({device_region.data(), device_region.size()});
+      },
+      "loading the weights");
+  weights = layout.bind(device_region.data());
+}
 
 ModelSession::ModelSession(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 ModelSession::ModelSession(ModelSession&&) noexcept = default;
@@ -58,22 +82,18 @@ ModelSession ModelSession::open(const SessionOptions& options, Communicator& com
   }
   comm.together(
       [&] {
-        p.ops = make_ops(p.compute, p.memory);
+        p.backend = open_backend(p.compute);
+        if (!p.backend.ops->storage().on_host()) p.host_memory = std::make_unique<Memory>();
         if (!options.adapter.empty()) {
-          p.adapters.emplace(config, load_adapter(options.adapter, config), std::nullopt, p.memory);
+          p.adapters.emplace(config, load_adapter(options.adapter, config), std::nullopt, p.host());
         }
       },
       "opening the adapter");
-  const WeightsLayout layout(config, *p.ops, training);
-  p.region = SharedRegion::create(comm, layout.bytes(), "weights", [&](std::span<std::byte> bytes) {
-    layout.fill(bytes, *p.files, *p.ops, p.compute.threads);
-  });
-  if (comm.local_rank() == 0 || !p.region.shared()) p.memory.note_external(Scope::kWeights, layout.bytes());
-  p.weights = layout.bind(p.region.bytes().data());
+  p.load_weights(comm, training);
   comm.together(
       [&] {
         if (options.tokenizer) p.tokenizer.emplace(tokenizer.get());
-        p.model.emplace(p.weights, p.adapters ? &*p.adapters : nullptr, *p.ops, p.memory);
+        p.model.emplace(p.weights, p.adapters ? &*p.adapters : nullptr, *p.backend.ops, *p.backend.memory);
       },
       "opening the tokenizer");
   return ModelSession(std::move(parts));
@@ -98,10 +118,13 @@ const ComputeChoice& ModelSession::compute() const {
   return parts_->compute;
 }
 const Ops& ModelSession::ops() const {
-  return *parts_->ops;
+  return *parts_->backend.ops;
 }
 Memory& ModelSession::memory() const {
-  return parts_->memory;
+  return *parts_->backend.memory;
+}
+Memory& ModelSession::host_memory() const {
+  return parts_->host();
 }
 const ModelWeights& ModelSession::weights() const {
   return parts_->weights;

@@ -29,10 +29,9 @@ class ModelSession {
  public:
   /// Collective over `comm`: the weights are read once a host and mapped by its ranks; every failure is the same error
   /// on every rank. `training`: weights are also packed for backward. An adapter of `options` is loaded without
-  /// gradients, for using it; a trainer leaves it empty, makes its own AdapterSet from config(), files() and memory(),
-  /// and an AdaptedModel from weights().
-  /// Throws what ModelFiles, Tokenizer, read_peft_adapter and choose_compute throw, and FormatError when the tokenizer
-  /// has ids that the model's vocabulary lacks.
+  /// gradients, for using it; a trainer leaves it empty, makes its own AdapterSet from config(), files() and
+  /// host_memory(), and an AdaptedModel from weights(). Throws what ModelFiles, Tokenizer, read_peft_adapter and
+  /// choose_compute throw, and FormatError when the tokenizer has ids that the model's vocabulary lacks.
   static ModelSession open(const SessionOptions& options, Communicator& comm, bool training = false);
   /// In this process alone.
   static ModelSession open(const SessionOptions& options);
@@ -47,8 +46,10 @@ class ModelSession {
   [[nodiscard]] const Tokenizer& tokenizer() const;
   [[nodiscard]] const ComputeChoice& compute() const;
   [[nodiscard]] const Ops& ops() const;
-  /// The ledger of everything in this session. Stays where it is when the session moves.
+  /// The ledger of the memory that ops() works in. Stays where it is when the session moves.
   [[nodiscard]] Memory& memory() const;
+  /// That of host memory: the same, unless ops() works on a device.
+  [[nodiscard]] Memory& host_memory() const;
   [[nodiscard]] const ModelWeights& weights() const;
   /// Why this rank holds weights of its own though other ranks of the host have them too; empty if it does not.
   [[nodiscard]] const std::string& weights_note() const;

@@ -48,7 +48,7 @@ AdapterSet starting_adapter(const config::TrainConfig& config, const ModelSessio
   const ModelConfig& model = session.config();
   const DType gradient = session.ops().precision().gradient;
   const AdapterOptions options = adapter_options(config, static_cast<int>(model.num_layers));
-  if (config.adapter.from.empty()) return {model, options, session.files(), gradient, session.memory()};
+  if (config.adapter.from.empty()) return {model, options, session.files(), gradient, session.host_memory()};
 
   AdapterFile earlier = load_adapter(config.adapter.from, model);
   const std::string differs = difference(plan_pairs(model, earlier), plan_pairs(model, options));
@@ -58,7 +58,7 @@ AdapterSet starting_adapter(const config::TrainConfig& config, const ModelSessio
                      "give adapter.rank, alpha, rslora, targets and layers as they are there");
   }
   earlier.dropout = options.dropout;
-  return {model, earlier, gradient, session.memory()};
+  return {model, earlier, gradient, session.host_memory()};
 }
 
 }  // namespace lomu

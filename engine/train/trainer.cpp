@@ -141,7 +141,7 @@ void Run::prepare() {
   schedule_ = schedule_options(config_, total_);
   check_schedule(schedule_);
   sharded_.emplace(optimizer_options(config_), adapters_, started_zero_,
-                   static_cast<std::size_t>(config_.training.micro_batches), comm_, session_.memory());
+                   static_cast<std::size_t>(config_.training.micro_batches), comm_, session_.host_memory());
 }
 
 void Run::begin() {
@@ -178,7 +178,7 @@ void Run::restore() {
   done_ = loaded.head.step;
   started_zero_ = loaded.head.left_started_zero;
   sharded_.emplace(optimizer_options(config_), adapters_, started_zero_,
-                   static_cast<std::size_t>(config_.training.micro_batches), comm_, session_.memory());
+                   static_cast<std::size_t>(config_.training.micro_batches), comm_, session_.host_memory());
   comm_.together([&] { sharded_->restore_state(loaded.state); }, "restoring the optimizer");
 }
 
@@ -193,8 +193,11 @@ void Run::introduce() const {
   fmt::print(stderr, "compute    {} rank{} of {}\n", comm_.size(), comm_.size() == 1 ? "" : "s",
              session_.compute().text());
   if (!session_.weights_note().empty()) fmt::print(stderr, "note       {}\n", session_.weights_note());
-  fmt::print(stderr, "memory     planned {}, one rank:\n{}", human_bytes(session_.memory().current_total()),
-             session_.memory().table());
+  const auto ledger = [](const char* title, const Memory& memory) {
+    fmt::print(stderr, "{} planned {}, one rank:\n{}", title, human_bytes(memory.current_total()), memory.table());
+  };
+  ledger("memory    ", session_.memory());
+  if (&session_.host_memory() != &session_.memory()) ledger("host      ", session_.host_memory());
 }
 
 double Run::run_micro_batches(const PlannedStep& planned, std::int64_t step) {

@@ -26,7 +26,7 @@ struct ModelCheck {
 inline constexpr double kNotFinite = 1e300;
 
 /// Checks the case in `folder` (expected.json, expected.safetensors), or every case in its subfolders. `weights`: the
-/// model of a case that holds results alone; empty: none. `threads` read the weights; `ops` computes.
+/// model of a case that holds results alone; empty: none. `threads` read the weights; `ops` computes, in `memory`.
 /// Throws FileError, FormatError, UsageError (a case needs `weights`, or names another file than it).
 std::vector<ModelCheck> verify_model_cases(const std::filesystem::path& folder, const std::filesystem::path& weights,
                                            const Ops& ops, int threads, Memory& memory);

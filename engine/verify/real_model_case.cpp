@@ -146,8 +146,7 @@ class RealModelCase {
 
     const std::int64_t vocab = model_.config().vocab_size;
     const DType dtype = ops_.precision().residual;
-    const Buffer buffer =
-        memory_.allocate(Scope::kWorkspace, static_cast<std::size_t>(vocab) * size_of(dtype), "logits");
+    const Buffer buffer = host_.allocate(Scope::kWorkspace, static_cast<std::size_t>(vocab) * size_of(dtype), "logits");
     const Tensor last(buffer.data(), dtype, 1, vocab);
     decoder.logits(document.view(), std::vector<std::int32_t>{static_cast<std::int32_t>(prompt.ids.size()) - 1}, last);
     const auto logits = to_doubles(last);
@@ -210,7 +209,8 @@ class RealModelCase {
 
   std::string name_;
   const Ops& ops_;
-  Memory& memory_;
+  Memory& memory_;  ///< of ops_
+  Memory host_;
   Tolerances limits_;
   Results results_;
   SafetensorsFile expected_;

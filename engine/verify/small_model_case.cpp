@@ -33,9 +33,8 @@ struct Batch {
 };
 
 /// All logits of a batch.
-std::vector<double> all_logits(Decoder& decoder, const Batch& batch, std::int64_t vocab, const Ops& ops,
-                               Memory& memory) {
-  const DType dtype = ops.precision().residual;
+std::vector<double> all_logits(Decoder& decoder, const Batch& batch, std::int64_t vocab, DType dtype) {
+  Memory memory;
   const Buffer buffer =
       memory.allocate(Scope::kWorkspace, static_cast<std::size_t>(batch.tokens() * vocab) * size_of(dtype), "logits");
   const Tensor logits(buffer.data(), dtype, batch.tokens(), vocab);
@@ -59,7 +58,7 @@ class SmallModelCase {
     if (!std::filesystem::exists(folder / "adapter")) return;
     AdapterFile adapter = read_peft_adapter(folder / "adapter", model_.config());
     adapter.dropout = 0;  // references are computed without it
-    adapters_.emplace(model_.config(), std::move(adapter), ops.precision().gradient, memory);
+    adapters_.emplace(model_.config(), std::move(adapter), ops.precision().gradient, host_);
   }
 
   std::vector<ModelCheck> run() {
@@ -68,12 +67,12 @@ class SmallModelCase {
     {
       const AdaptedModel base(model_.weights(), nullptr, ops_, memory_);
       Decoder decoder(base, ops_, memory_, capacity);
-      compare("base_logits", all_logits(decoder, batch_, vocab, ops_, memory_), limits_.forward);
+      compare("base_logits", all_logits(decoder, batch_, vocab, ops_.precision().residual), limits_.forward);
     }
     const AdaptedModel adapted(model_.weights(), adapters_ ? &*adapters_ : nullptr, ops_, memory_);
     Decoder decoder(adapted, ops_, memory_, capacity);
     compare_streams(decoder);
-    compare("logits", all_logits(decoder, batch_, vocab, ops_, memory_), limits_.forward);
+    compare("logits", all_logits(decoder, batch_, vocab, ops_.precision().residual), limits_.forward);
     compare_losses(decoder);
     if (adapters_) compare_gradients(decoder);
     return std::move(checks_);
@@ -115,7 +114,8 @@ class SmallModelCase {
 
   std::string name_;
   const Ops& ops_;
-  Memory& memory_;
+  Memory& memory_;  ///< of ops_
+  Memory host_;
   Tolerances limits_;
   LoadedModel model_;
   SafetensorsFile expected_;

@@ -1,0 +1,18 @@
+// A way to compute, complete: the operations, the ledger of the memory they work in, and the device behind both.
+#pragma once
+
+#include <memory>
+
+#include "kernels/memory.h"
+#include "kernels/ops.h"
+
+namespace lomu {
+
+/// Members go in reverse order: the operations first, the device last.
+struct Backend {
+  std::shared_ptr<void> device;  ///< whatever `memory` and `ops` stand on; null on the host
+  std::unique_ptr<Memory> memory;
+  std::unique_ptr<Ops> ops;
+};
+
+}  // namespace lomu
