@@ -1,0 +1,114 @@
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/device.h"
+#include "kernels/error.h"
+
+namespace lomu::cuda {
+namespace {
+
+constexpr int kOldestMajor = 8;  // bf16 tensor cores and cp.async
+
+void check(cudaError_t status, const char* call) {
+  if (status == cudaSuccess) return;
+  throw Error(fmt::format("{} failed: {}", call, cudaGetErrorString(status)), "CUDA");
+}
+
+/// Device memory. Copies run on the stream of the operations and are waited for.
+class CudaStorage final : public Storage {
+ public:
+  CudaStorage(int device, cudaStream_t stream) : device_(device), stream_(stream) {}
+
+  [[nodiscard]] bool on_host() const override { return false; }
+
+  std::byte* allocate(std::size_t bytes) override {
+    use();
+    void* data = nullptr;
+    if (cudaMalloc(&data, bytes) != cudaSuccess) {
+      cudaGetLastError();  // the refusal is told by null; it must not be reported by the next call
+      return nullptr;
+    }
+    zero(data, bytes);
+    return static_cast<std::byte*>(data);
+  }
+  void release(std::byte* data, std::size_t) noexcept override { cudaFree(data); }
+
+  void upload(void* to, const void* host, std::size_t bytes) override { copy(to, host, bytes, cudaMemcpyHostToDevice); }
+  void download(void* host, const void* from, std::size_t bytes) override {
+    copy(host, from, bytes, cudaMemcpyDeviceToHost);
+  }
+  void zero(void* to, std::size_t bytes) override {
+    use();
+    check(cudaMemsetAsync(to, 0, bytes, stream_), "cudaMemsetAsync");
+  }
+  void copy_rows(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, std::size_t row_bytes,
+                 std::size_t rows) override {
+    use();
+    check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, row_bytes, rows, cudaMemcpyDeviceToDevice, stream_),
+          "cudaMemcpy2DAsync");
+  }
+
+ private:
+  /// The device is a property of the calling thread, and weights are loaded by several.
+  void use() const { check(cudaSetDevice(device_), "cudaSetDevice"); }
+
+  void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+    if (bytes == 0) return;
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, kind, stream_), "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  }
+
+  int device_;
+  cudaStream_t stream_;
+};
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int index) {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess || count == 0) {
+      throw UsageError(fmt::format("no CUDA device can be used: {}",
+                                   status == cudaSuccess ? "none is there" : cudaGetErrorString(status)),
+                       "device", "check the driver with nvidia-smi, or use device cpu");
+    }
+    if (index >= count) {
+      throw UsageError(fmt::format("device {} of {}", index, count), "device",
+                       "start one rank for each GPU of a machine");
+    }
+    check(cudaSetDevice(index), "cudaSetDevice");
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+    if (properties.major < kOldestMajor) {
+      throw UsageError(
+          fmt::format("{} has compute capability {}.{}", properties.name, properties.major, properties.minor), "device",
+          "8.0 (A100) or newer is needed; use device cpu");
+    }
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    storage_ = std::make_unique<CudaStorage>(index, stream_);
+  }
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+  ~CudaDevice() override { cudaStreamDestroy(stream_); }
+
+  [[nodiscard]] Storage& storage() override { return *storage_; }
+  [[nodiscard]] Stream stream() const override { return stream_; }
+  [[nodiscard]] std::unique_ptr<MatrixProducts> make_products(Memory& memory) override {
+    return make_cublaslt_products(memory);
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<CudaStorage> storage_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_cuda_device(int index) {
+  return std::make_unique<CudaDevice>(index);
+}
+
+}  // namespace lomu::cuda

@@ -1,0 +1,29 @@
+// One device as a backend uses it: its memory as a Storage, its stream, its matrix products. Two kinds: a CUDA device,
+// and the emulated one, whose memory is this process's but which claims to be elsewhere, so that tests take the paths
+// that a device takes.
+#pragma once
+
+#include <memory>
+
+#include "kernels/cuda/matrix_product.h"
+#include "kernels/cuda/stream.h"
+#include "kernels/memory.h"
+#include "kernels/storage.h"
+
+namespace lomu::cuda {
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  [[nodiscard]] virtual Storage& storage() = 0;
+  [[nodiscard]] virtual Stream stream() const = 0;
+  [[nodiscard]] virtual std::unique_ptr<MatrixProducts> make_products(Memory& memory) = 0;
+};
+
+std::unique_ptr<Device> make_emulated_device();
+
+/// Device `index` of this process. Throws Error: no driver, no such device, or one older than this build's kernels.
+/// Only in builds with CUDA.
+std::unique_ptr<Device> make_cuda_device(int index);
+
+}  // namespace lomu::cuda
