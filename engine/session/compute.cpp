@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/session/cores.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "kernels/error.h"
 
 namespace lomu {
@@ -22,20 +23,49 @@ struct Cores {
   std::array<std::uint8_t, kMaxCores> allowed{};
 };
 
-Precision precision_of(const ComputeRequest& request, config::BackendName backend) {
+Precision precision_of(const ComputeRequest& request, const ComputeChoice& choice) {
   using config::ComputeType;
-  const bool cpu = backend == config::BackendName::kCpu;
   if (request.dtype == ComputeType::kF32) return kF32Precision;
-  if (request.dtype == ComputeType::kAuto) return cpu && cpu_has_fast_bf16() ? kBF16Precision : kF32Precision;
+  const bool gpu = choice.cuda_device.has_value();
+  const bool cpu = !gpu && choice.backend == config::BackendName::kCpu;
+  if (request.dtype == ComputeType::kAuto) {
+    return gpu || (cpu && cpu_has_fast_bf16()) ? kBF16Precision : kF32Precision;
+  }
   if (cpu && !cpu_has_fast_bf16()) {
     throw UsageError("this CPU has no bf16 instructions (AVX512_BF16 or AMX)", "dtype", "use dtype f32 or auto");
   }
   return kBF16Precision;
 }
 
+/// The GPU of this rank; none: the CPU. Throws as choose_compute does.
+std::optional<int> gpu_of(const ComputeRequest& request, const Communicator& comm) {
+  using config::DeviceName;
+  const bool named = request.device == DeviceName::kCuda;
+  if (request.device == DeviceName::kCpu || request.backend != config::BackendName::kAuto) {
+    if (!named) return {};
+    throw UsageError("this backend runs on the CPU, and the device is cuda", "device", "leave the backend out");
+  }
+  if (named && !cuda::built_with_cuda()) {
+    throw UsageError("this build has no CUDA backend", "device",
+                     "build with `cmake --preset cuda` where nvcc is on PATH, or use device cpu");
+  }
+  const int count = cuda::device_count();
+  if (count == 0) {
+    if (!named) return {};
+    throw UsageError("no GPU can be used here", "device", "check the driver with nvidia-smi, or use device cpu");
+  }
+  if (comm.local_size() > count) {
+    throw UsageError(
+        fmt::format("{} ranks on a machine with {} GPU{}", comm.local_size(), count, count == 1 ? "" : "s"), "device",
+        fmt::format("start one rank for each GPU (mpirun -np {}), or use device cpu", count));
+  }
+  return comm.local_rank();
+}
+
 }  // namespace
 
 std::string ComputeChoice::text() const {
+  if (cuda_device) return fmt::format("GPU {}, {}", *cuda_device, name_of(precision.activation));
   return fmt::format("{}, {}, {} thread{}", backend == config::BackendName::kCpu ? "cpu" : "reference",
                      name_of(precision.activation), threads, threads == 1 ? "" : "s");
 }
@@ -62,17 +92,20 @@ int share_of_cores(Communicator& comm) {
 }
 
 ComputeChoice choose_compute(const ComputeRequest& request, Communicator& comm) {
-  if (request.device == config::DeviceName::kCuda) {
-    throw UsageError("this build has no CUDA backend", "device", "use device cpu");
-  }
   ComputeChoice choice;
   choice.backend = request.backend == config::BackendName::kAuto ? config::BackendName::kCpu : request.backend;
-  choice.precision = comm.together([&] { return precision_of(request, choice.backend); }, "choosing the backend");
+  comm.together(
+      [&] {
+        choice.cuda_device = gpu_of(request, comm);
+        choice.precision = precision_of(request, choice);
+      },
+      "choosing the device");
   choice.threads = request.threads > 0 ? request.threads : share_of_cores(comm);
   return choice;
 }
 
 Backend open_backend(const ComputeChoice& choice) {
+  if (choice.cuda_device) return cuda::make_backend(choice.precision, *choice.cuda_device);
   Backend backend;
   backend.memory = std::make_unique<Memory>();
   backend.ops = choice.backend == config::BackendName::kReference

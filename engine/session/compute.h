@@ -2,7 +2,7 @@
 // does. No arithmetic here, and no model.
 #pragma once
 
-#include <memory>
+#include <optional>
 #include <string>
 
 #include "comm/communicator.h"
@@ -20,16 +20,18 @@ struct ComputeRequest {
 
 /// What a request came to.
 struct ComputeChoice {
-  config::BackendName backend = config::BackendName::kCpu;  ///< never kAuto
+  std::optional<int> cuda_device;                           ///< the GPU; none: the CPU
+  config::BackendName backend = config::BackendName::kCpu;  ///< on the CPU; never kAuto
   Precision precision = kF32Precision;
   int threads = 1;
-  /// "cpu, bf16, 2 threads": for a line of output.
+  /// "cpu, bf16, 2 threads" or "GPU 0, bf16": for a line of output.
   [[nodiscard]] std::string text() const;
 };
 
-/// dtype auto: bf16 where the CPU multiplies it natively and the backend is cpu, else f32. threads 0: share_of_cores().
-/// Collective over `comm` when threads is 0. Throws UsageError for a device that this build or machine does not have,
-/// and for bf16 where the CPU has no instructions for it.
+/// device auto: a GPU if the build and the machine have one and no CPU backend is named; each rank of a host takes the
+/// GPU of its local rank. dtype auto: bf16 on a GPU, and where the CPU multiplies it natively and the backend is cpu;
+/// else f32. threads 0: share_of_cores(). Collective over `comm`. Throws UsageError for a device that this build or
+/// machine does not have, for more ranks on a host than GPUs, and for bf16 where the CPU has no instructions for it.
 ComputeChoice choose_compute(const ComputeRequest& request, Communicator& comm);
 
 /// Cores for this rank: those that it may run on (affinity mask, container quota), each divided among the ranks of this

@@ -1,0 +1,20 @@
+// What a build without CUDA says.
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/error.h"
+
+namespace lomu::cuda {
+
+bool built_with_cuda() {
+  return false;
+}
+
+int device_count() {
+  return 0;
+}
+
+Backend make_backend(const Precision&, int) {
+  throw UsageError("this build has no CUDA backend", "device",
+                   "build with `cmake --preset cuda` where nvcc is on PATH, or use device cpu");
+}
+
+}  // namespace lomu::cuda

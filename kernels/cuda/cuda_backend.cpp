@@ -1,0 +1,32 @@
+#include "kernels/cuda/cuda_backend.h"
+
+#include <cuda_runtime.h>
+
+#include <utility>
+
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/device.h"
+
+namespace lomu::cuda {
+
+bool built_with_cuda() {
+  return true;
+}
+
+int device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();  // no driver is an answer here, not a failure of the next call
+  return 0;
+}
+
+Backend make_backend(const Precision& precision, int index) {
+  std::shared_ptr<Device> device = make_cuda_device(index);
+  Backend backend;
+  backend.memory = std::make_unique<Memory>(device->storage());
+  backend.ops = make_cuda_ops(precision, *device, *backend.memory);
+  backend.device = std::move(device);
+  return backend;
+}
+
+}  // namespace lomu::cuda

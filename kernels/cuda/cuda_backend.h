@@ -1,0 +1,19 @@
+// The CUDA backend as the engine sees it. In a build without CUDA the functions exist and say so.
+#pragma once
+
+#include "kernels/backend.h"
+#include "kernels/ops.h"
+
+namespace lomu::cuda {
+
+/// Whether this build has the backend at all.
+bool built_with_cuda();
+
+/// Devices that this process may use; 0 without the backend, a driver or a device.
+int device_count();
+
+/// Operations on device `index` with the ledger of its memory. Throws UsageError: no such device, one older than this
+/// build's kernels, a precision other than bf16 and f32, or a build without CUDA.
+Backend make_backend(const Precision& precision, int index);
+
+}  // namespace lomu::cuda

@@ -1,0 +1,48 @@
+// Device memory that operations use between their own beginning and end, by slot: it grows to the largest request and
+// stays. Operations of a backend run one after the other on one stream, so each may use every slot again.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/memory.h"
+
+namespace lomu::cuda {
+
+enum class Slot : std::uint8_t {
+  kWide,        ///< a product in f32 before it is rounded
+  kRounded,     ///< dy in the activation's type
+  kLowRank,     ///< dS
+  kDropped,     ///< dropout(x)
+  kPartials,    ///< of sums over tokens
+  kAttention,   ///< attention's backward pass
+  kLogits,      ///< a chunk of logits
+  kLogitsGrad,  ///< its gradient
+  kCount,
+};
+
+class Scratch {
+ public:
+  explicit Scratch(Memory& memory) : memory_(memory) {}
+
+  /// At least `count` elements, content undefined, valid until a larger request for the same slot.
+  template <class T>
+  T* take(Slot slot, std::int64_t count) {
+    return reinterpret_cast<T*>(bytes(slot, static_cast<std::size_t>(count) * sizeof(T)));
+  }
+  std::byte* bytes(Slot slot, std::size_t size) {
+    Buffer& buffer = buffers_[static_cast<std::size_t>(slot)];
+    if (buffer.size() < size) {
+      buffer = Buffer();
+      buffer = memory_.allocate(Scope::kWorkspace, size, "operations' scratch");
+    }
+    return buffer.data();
+  }
+
+ private:
+  Memory& memory_;
+  std::array<Buffer, static_cast<std::size_t>(Slot::kCount)> buffers_;
+};
+
+}  // namespace lomu::cuda
