@@ -10,8 +10,8 @@
 //
 // Bound: 512 bytes of a right operand from shared memory feed only 2 mma, as a warp has no registers for more than 16
 // rows of both dk and dv. That is level with an A100's tensor cores (4 clocks each) and limits an H100's mma.sync to
-// about 70 %. Two blocks of 4 warps a multiprocessor at head size 128, three at 64 for dq. From global memory (L2) a
-// block reads 4 bytes a feature and row for 8 (6) kDim 64 operations: 128 (96) operations a byte.
+// about 70 %. Two blocks of 4 warps a multiprocessor, by registers, and three for dq at head size 64. For each streamed
+// row a block reads 4 bytes a feature, mostly from L2, and makes 512 (for dq 384) operations with them.
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/attention_tensor.h"
 
@@ -34,7 +34,7 @@ constexpr int kKeyStep = 32;
 
 /// The streaming buffers, two of two tiles. At first they hold the block's own rows of two matrices.
 template <int kDim>
-constexpr int kTileElements = kTile* kPitch<kDim>;
+constexpr int kTileElements{kTile * kPitch<kDim>};
 static_assert(kTile >= kOwnRows);
 
 /// The block's own rows of two matrices, through the streaming buffers into registers.

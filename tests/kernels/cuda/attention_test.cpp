@@ -1,7 +1,7 @@
 // Both paths of the attention kernels against the reference, in emulation.
 //
-// Tolerances are relative in norm. bf16 results are rounded once, 2^-9 of an element, and the weights and score
-// gradients on the way as well: 1e-2 as on the CPU. float32: sums of up to 130 terms and 128 features, 2e-6.
+// Tolerances are relative in norm. bf16: results are rounded once, 2^-9 of an element, and the weights and score
+// gradients on the way as well: 3e-3 was seen. float32: sums of up to 140 terms and 250 features; 5e-7 was seen.
 #include "kernels/cuda/attention.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +24,7 @@ using test::relative_error;
 template <class T>
 constexpr DType kType = std::is_same_v<T, BF16> ? DType::kBF16 : DType::kF32;
 template <class T>
-constexpr double kTolerance = std::is_same_v<T, BF16> ? 1e-2 : 2e-6;
+constexpr double kTolerance = std::is_same_v<T, BF16> ? 5e-3 : 2e-6;
 
 template <class T>
 DeviceRows<T> rows_of(const Tensor& t) {
@@ -182,7 +182,7 @@ TYPED_TEST(CudaAttention, OverACacheIsEquivalentToReference) {
 
 // The backward kernels add over query heads and tiles in a fixed order, and a batch's other sequences change nothing.
 TYPED_TEST(CudaAttention, GivesTheSameBitsUnderEveryScheduleAndInEveryBatch) {
-  const AttentionShape shape = shape_of(2, 1, 64, 50);
+  const AttentionShape shape = shape_of(3, 1, 64, 50);  // an odd number of steps ends in the other buffer
   auto first = packed_batch<TypeParam>(shape, {67, 2});
   first.run();
   emu::for_each_schedule([&](unsigned seed) {
@@ -196,7 +196,7 @@ TYPED_TEST(CudaAttention, GivesTheSameBitsUnderEveryScheduleAndInEveryBatch) {
   auto alone = packed_batch<TypeParam>(shape, {67});
   alone.run();
   for (std::int64_t i = 0; i < 67; ++i) {
-    for (std::int64_t j = 0; j < 256; ++j) {
+    for (std::int64_t j = 0; j < 5 * 64; ++j) {
       ASSERT_EQ(first.dqkv.get(i, j), alone.dqkv.get(i, j)) << "row " << i << ", column " << j;
     }
   }
