@@ -2,56 +2,32 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <string>
+
+#include "tests/comm/processes.h"
 
 namespace lomu {
 namespace {
 
+using processes::digest_in;
+using processes::Outcome;
+using processes::run;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-struct Outcome {
-  int exit_code = -1;
-  double seconds = 0.0;
-  std::string output;  ///< stdout and stderr
-};
-
-Outcome run(const std::string& command) {
-  const auto start = std::chrono::steady_clock::now();
-  Outcome outcome;
-  std::FILE* const pipe = popen((command + " 2>&1").c_str(), "r");
-  if (pipe == nullptr) return outcome;
-  std::array<char, 4096> buffer{};
-  while (const std::size_t got = std::fread(buffer.data(), 1, buffer.size(), pipe))
-    outcome.output.append(buffer.data(), got);
-  const int status = pclose(pipe);
-  if (WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
-  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return outcome;
-}
 
 Outcome mpirun(int ranks, const std::string& mode, const std::string& environment = {}) {
   // Root is the usual user of a container. What MPI itself leaks at its end is not ours.
   return run(
       fmt::format("env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ASAN_OPTIONS=detect_leaks=0 "
                   "OMP_NUM_THREADS=1 {} timeout 60 {} -np {} --oversubscribe {} {}",
-                  environment, LOMU_MPIRUN, ranks, LOMU_MPI_PROBE, mode));
-}
-
-std::string digest_in(const std::string& output) {
-  const std::size_t at = output.find("digest ");
-  return at == std::string::npos ? "no digest in: " + output : output.substr(at + 7, 16);
+                  environment, LOMU_MPIRUN, ranks, LOMU_RANK_PROBE, mode));
 }
 
 TEST(MpiRanks, GiveTheSameBitsForEveryWorldSize) {
-  const Outcome alone = run(fmt::format("env ASAN_OPTIONS=detect_leaks=0 {} digest", LOMU_MPI_PROBE));
+  const Outcome alone = run(fmt::format("env ASAN_OPTIONS=detect_leaks=0 {} digest", LOMU_RANK_PROBE));
   ASSERT_THAT(alone.output, HasSubstr("backend self ranks 1"));
   for (const int ranks : {1, 2, 3, 4}) {
     const Outcome outcome = mpirun(ranks, "digest");
@@ -119,7 +95,7 @@ TEST(MpiFailure, TheLauncherOfAnotherMpiIsRefused) {
   const Outcome outcome =
       run(fmt::format("env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ASAN_OPTIONS=detect_leaks=0 "
                       "SLURM_STEP_NUM_TASKS=4 timeout 60 {} digest",
-                      LOMU_MPI_PROBE));
+                      LOMU_RANK_PROBE));
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_THAT(outcome.output, HasSubstr("the launcher started 4 ranks but MPI sees 1"));
 }

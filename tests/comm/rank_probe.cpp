@@ -1,6 +1,6 @@
-// A small program for mpirun, with one behaviour for each test of mpi_test.cpp: prints what it computed, or fails as
-// told.
-//   mpi_probe digest | region | fail | hang | kill | leave | agree
+// A small program for mpirun and launch/ranks, with one behaviour for each test of mpi_test.cpp and tcp_test.cpp:
+// prints what it computed, or fails as told.
+//   rank_probe digest | traffic | region | fail | hang | kill | compute | mismatch | leave | agree
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,8 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "comm/bootstrap.h"
 #include "comm/gradient_reducer.h"
-#include "comm/mpi_communicator.h"
 #include "comm/shared_region.h"
 #include "tests/comm/tree_oracle.h"
 
@@ -109,6 +109,73 @@ void region(Communicator& comm) {
                     fmt::format("shared {} rss_kb {} pss_kb {} ranks {}", weights.shared(), rss, pss, comm.size()));
 }
 
+// Messages that arrive before they are asked for, in another order, to oneself, of no bytes, and too long for any
+// buffer of the system, in both directions at once.
+void traffic(Communicator& comm) {
+  constexpr std::size_t kLong = std::size_t{3} << 20;
+  const auto value = [](int from, int to, int tag) {
+    return static_cast<std::uint32_t>(from * 10000 + to * 100 + tag);
+  };
+  const auto ranks = static_cast<std::size_t>(comm.size());
+  bool right = true;
+  for (int round = 0; round < 5; ++round) {
+    std::vector<std::vector<std::uint32_t>> out, in;
+    std::vector<Outgoing> sends;
+    std::vector<Incoming> receives;
+    for (int other = 0; other < comm.size(); ++other) {
+      const std::size_t length = round % 2 == 0 ? kLong : 1;
+      out.emplace_back(length, value(comm.rank(), other, round));
+      in.emplace_back(length, 0u);
+    }
+    for (std::size_t other = 0; other < ranks; ++other) {
+      sends.push_back({static_cast<int>(other), out[other].data(), out[other].size() * 4});
+      sends.push_back({static_cast<int>(other), nullptr, 0});
+      receives.push_back({static_cast<int>(other), in[other].data(), in[other].size() * 4});
+      receives.push_back({static_cast<int>(other), nullptr, 0});
+    }
+    comm.exchange(sends, receives, round, "long messages");
+    for (std::size_t other = 0; other < ranks; ++other) {
+      right = right && in[other].front() == value(static_cast<int>(other), comm.rank(), round) &&
+              in[other].back() == in[other].front();
+    }
+  }
+  // Rank 0 sends tags 9, 8, 7; the others ask for 7, 8, 9, and for 8 twice.
+  std::vector<std::uint32_t> word(1);
+  if (comm.rank() == 0) {
+    for (int other = 1; other < comm.size(); ++other) {
+      for (const int tag : {9, 8, 8, 7}) {
+        word[0]++;
+        comm.send(std::as_bytes(std::span(word)), other, tag);
+      }
+    }
+  } else {
+    const std::uint32_t first = 4u * static_cast<std::uint32_t>(comm.rank() - 1);
+    for (const auto& [tag, place] : {std::pair{7, 4u}, {8, 2u}, {8, 3u}, {9, 1u}}) {
+      comm.recv(std::as_writable_bytes(std::span(word)), 0, tag);
+      right = right && word[0] == first + place;
+    }
+  }
+  comm.agree(right, "a message came changed or in the wrong order");
+  print_from_rank_0(comm, fmt::format("traffic is right, backend {} ranks {} local {}", comm.backend(), comm.size(),
+                                      comm.local_size()));
+}
+
+// One rank dies; the one that waits for a third, which computes, must not wait for that.
+void kill_while_another_computes(Communicator& comm) {
+  comm.set_context("step 8");
+  std::vector<int> word(1);
+  const auto bytes = std::as_writable_bytes(std::span(word));
+  if (comm.rank() == 2) std::raise(SIGKILL);
+  if (comm.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(60));
+  comm.recv(bytes, 1, 0, "figures");
+}
+
+void disagree_on_sizes(Communicator& comm) {
+  std::vector<std::byte> bytes(comm.rank() == 0 ? 8 : 12);
+  comm.broadcast(bytes, 0, "configuration");
+  comm.barrier();
+}
+
 void fail_last(Communicator& comm) {
   comm.set_context("step 5");
   if (comm.rank() == comm.size() - 1)
@@ -128,7 +195,7 @@ void kill_last(Communicator& comm) {
   comm.barrier();
 }
 
-// Passes by MpiEnvironment while the others wait.
+// Passes by JobRanks while the others wait.
 struct Stray {};
 
 void agree_on_failure(Communicator& comm) {
@@ -140,6 +207,9 @@ void agree_on_failure(Communicator& comm) {
 int run(Communicator& comm, const std::string& mode) {
   try {
     if (mode == "digest") digest(comm);
+    if (mode == "traffic") traffic(comm);
+    if (mode == "compute") kill_while_another_computes(comm);
+    if (mode == "mismatch") disagree_on_sizes(comm);
     if (mode == "region") region(comm);
     if (mode == "fail") fail_last(comm);
     if (mode == "hang") hang_last(comm);
@@ -160,8 +230,8 @@ int run(Communicator& comm, const std::string& mode) {
 
 int main(int argc, char** argv) {
   try {
-    lomu::MpiEnvironment mpi(lomu::CommOptions::from_environment());
-    return lomu::run(mpi.world(), argc > 1 ? argv[1] : "digest");
+    lomu::JobRanks ranks(lomu::CommOptions::from_environment());
+    return lomu::run(ranks.world(), argc > 1 ? argv[1] : "digest");
   } catch (const std::exception& error) {
     fmt::print(stderr, "lomu: {}\n", error.what());
   } catch (...) {
