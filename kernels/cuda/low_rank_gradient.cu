@@ -65,7 +65,6 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(TileSource wide, Til
       }
     }
   }
-  copy_async_wait<0>();
 
   float* slot = to.data + blockIdx.z * to.slot;
 #pragma unroll

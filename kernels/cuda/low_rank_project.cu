@@ -74,7 +74,6 @@ __global__ void __launch_bounds__(kThreads, 2)
       }
     }
   }
-  copy_async_wait<0>();
 
   // The warps' sums, [warp][token][rank], added in the order of the warps.
 #pragma unroll
