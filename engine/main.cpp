@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <span>
 
+#include "engine/commands/doctor.h"
 #include "engine/commands/export.h"
 #include "engine/commands/generate.h"
 #include "engine/commands/inspect.h"
@@ -18,6 +19,7 @@ int main(int argc, char** argv) {
   program.add(lomu::run_inspect);
   program.add(lomu::run_schema);
   program.add(lomu::run_verify);
+  program.add(lomu::run_doctor);
   const std::span<const char* const> all(argv, static_cast<std::size_t>(argc));
   return program.run(all.subspan(argc > 0 ? 1 : 0));
 }

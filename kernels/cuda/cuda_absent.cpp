@@ -1,5 +1,6 @@
 // What a build without CUDA says.
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/device_facts.h"
 #include "kernels/error.h"
 
 namespace lomu::cuda {
@@ -10,6 +11,10 @@ bool built_with_cuda() {
 
 int device_count() {
   return 0;
+}
+
+DeviceFacts device_facts() {
+  return {};
 }
 
 Backend make_backend(const Precision&, int) {
