@@ -5,6 +5,9 @@ A step is forward, backward and AdamW over --micro-batches rows of --tokens rand
 at all seven linear sites of every block. By default all rows go through the model at once, which is how it is fastest;
 --accumulate takes them one by one, as Lomu does, which needs less memory.
 
+A config.json in place of a model gives its shapes random weights, as in bench_train_step. --device cuda runs on the
+first GPU, with its peak memory as PyTorch reserves it.
+
 Needs torch, transformers and peft, and gguf to read a GGUF file. Works offline. Prints one JSON object with the same
 names for the same things as bench_train_step; exit code 3 when a package is missing.
 """
@@ -21,7 +24,7 @@ SITES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="Hugging Face folder or GGUF file")
+    parser.add_argument("--model", required=True, help="Hugging Face folder, GGUF file or config.json")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--alpha", type=float, default=32)
     parser.add_argument("--tokens", type=int, default=512, help="of a row")
@@ -29,6 +32,7 @@ def parse_arguments():
     parser.add_argument("--steps", type=int, default=10, help="measured steps")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
     parser.add_argument("--dtype", choices=["bf16", "f32"], default="bf16", help="of the frozen weights")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="0: what PyTorch takes")
     parser.add_argument("--accumulate", action="store_true", help="one row after the other")
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
@@ -39,7 +43,13 @@ def parse_arguments():
 def load_model(args, torch, transformers):
     """The model with dense weights of the wanted type, whatever the file holds."""
     dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[args.dtype]
-    options = {"dtype": dtype, "attn_implementation": "sdpa", "local_files_only": True}
+    options = {"dtype": dtype, "attn_implementation": "sdpa"}
+    if args.model.endswith(".json"):
+        with open(args.model, encoding="utf-8") as file:
+            config = transformers.AutoConfig.for_model(**json.load(file))
+        with torch.device(args.device):
+            return transformers.AutoModelForCausalLM.from_config(config, **options)
+    options["local_files_only"] = True
     folder = args.model
     if not os.path.isdir(folder):
         folder, options["gguf_file"] = os.path.split(os.path.abspath(args.model))
@@ -57,6 +67,12 @@ def load_model(args, torch, transformers):
 def peak_resident_bytes():
     with open("/proc/self/status", encoding="ascii") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+
+
+def name_of_device(args, torch):
+    if args.device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"cpu with {torch.get_num_threads()} threads"
 
 
 def spread(values):
@@ -78,13 +94,13 @@ def measure(args, torch, transformers, peft):
     torch.manual_seed(0)
     transformers.utils.logging.disable_progress_bar()
     config = peft.LoraConfig(r=args.rank, lora_alpha=args.alpha, task_type="CAUSAL_LM", target_modules=SITES)
-    model = peft.get_peft_model(load_model(args, torch, transformers), config)
+    model = peft.get_peft_model(load_model(args, torch, transformers).to(args.device), config)
     model.train()
     model.config.use_cache = False
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     runner = torch.compile(model) if args.compile else model
-    ids = torch.randint(0, model.config.vocab_size, (args.micro_batches, args.tokens))
+    ids = torch.randint(0, model.config.vocab_size, (args.micro_batches, args.tokens)).to(args.device)
     parts = ids.split(1) if args.accumulate else [ids]
 
     seconds, optimizer_seconds, losses = [], [], []
@@ -98,6 +114,8 @@ def measure(args, torch, transformers, peft):
         before_optimizer = time.perf_counter()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if args.device == "cuda":
+            torch.cuda.synchronize()
         end = time.perf_counter()
         print(f"step {step + 1}: {end - start:.3f} s, loss {total:.4f}", file=sys.stderr, flush=True)
         if step >= args.warmup:
@@ -109,7 +127,7 @@ def measure(args, torch, transformers, peft):
     return {
         "engine": "peft",
         "model": os.path.basename(os.path.abspath(args.model)),
-        "compute": f"cpu, {args.dtype}, {torch.get_num_threads()} threads",
+        "compute": f"{name_of_device(args, torch)}, {args.dtype}",
         "mode": ("compiled" if args.compile else "eager") + (", accumulated" if args.accumulate else ", one batch"),
         "ranks": 1,
         "threads_per_rank": torch.get_num_threads(),
@@ -121,6 +139,7 @@ def measure(args, torch, transformers, peft):
         "tokens_per_second": spread([tokens / s for s in seconds]),
         "step_seconds": spread(seconds),
         "peak_resident_bytes": peak_resident_bytes(),
+        "peak_device_bytes": torch.cuda.max_memory_reserved() if args.device == "cuda" else 0,
         "loss": [losses[0], losses[-1]],
         "optimizer": {"name": "adamw", "ms": 1e3 * statistics.fmean(optimizer_seconds)},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__},

@@ -1,12 +1,14 @@
 // How fast a training step is as a user gets it, and where its time and memory go.
 //
-//   bench_train_step --model GGUF|FOLDER [--rank 16] [--tokens 512] [--micro-batches 4] [--steps N] [--dtype f32|bf16]
+//   bench_train_step --model GGUF|FOLDER|CONFIG.json [--rank 16] [--tokens 512] [--micro-batches 4] [--steps N]
+//                    [--dtype f32|bf16] [--device cpu|cuda]
+//   A config.json alone stands for a model of its shapes with random weights: bench/models/ has some.
 //   mpirun -np 2 bench_train_step ...          the micro-batches divided over the ranks
 //
 // A step is what the trainer does, by the trainer's classes: forward and backward of every micro-batch, sums along the
-// tree, reduce, optimizer step, gather, packing of the new factors. A micro-batch is one document of random token ids,
-// all supervised. Left out are reading data, validation and checkpoints. Stopwatches around the operations and the
-// communicator cost less than a thousandth of a step.
+// tree, reduce, optimizer step, gather, packing of the new factors. A micro-batch is one document (--documents:
+// several) of random token ids, all supervised. Left out are reading data, validation and checkpoints. Stopwatches
+// around the operations and the communicator cost less than a thousandth of a step.
 #include <fmt/format.h>
 #include <omp.h>
 
@@ -14,7 +16,6 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,10 +29,12 @@
 #include "engine/commands/compute_options.h"
 #include "engine/data/batch.h"
 #include "engine/session/model_session.h"
+#include "engine/session/speed.h"
 #include "engine/train/evaluation.h"
 #include "engine/train/job_options.h"
 #include "engine/train/resident_memory.h"
 #include "engine/train/sharded_step.h"
+#include "kernels/cuda/device_facts.h"
 #include "kernels/error.h"
 #include "kernels/philox.h"
 #include "models/decoder/decoder.h"
@@ -41,6 +44,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::int64_t kGpuProduct = 8192;  // large enough for the full rate of any GPU
+
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -49,17 +54,20 @@ struct Settings {
   config::TrainConfig job;  ///< what a YAML file would say; its defaults where this program has no option
   int steps = 10;
   int warmup = 2;
-  bool tokenizer = true;  ///< nothing here is text, but a training run has one in its memory
+  std::int64_t documents = 1;  ///< of a micro-batch; divides its tokens
+  bool tokenizer = true;       ///< nothing here is text, but a training run has one in its memory
   std::filesystem::path json;
 };
 
 SessionOptions session_options_of(const Settings& settings) {
   SessionOptions options = session_options(settings.job);
-  options.tokenizer = settings.tokenizer;
+  options.random_weights = settings.job.model.path.extension() == ".json";
+  options.tokenizer = settings.tokenizer && !options.random_weights;
   return options;
 }
 
-Batch random_document(std::int64_t tokens, std::int64_t vocab, std::uint64_t index) {
+/// `documents` of equal length, packed.
+Batch random_batch(std::int64_t tokens, std::int64_t documents, std::int64_t vocab, std::uint64_t index) {
   const Philox random(1, Purpose::kTest);
   Batch batch;
   for (std::int64_t i = 0; i < tokens; ++i) {
@@ -67,10 +75,10 @@ Batch random_document(std::int64_t tokens, std::int64_t vocab, std::uint64_t ind
     batch.ids.push_back(static_cast<std::int32_t>(bounded(bits, static_cast<std::uint64_t>(vocab))));
   }
   batch.labels = batch.ids;
-  batch.positions.resize(batch.ids.size());
-  std::iota(batch.positions.begin(), batch.positions.end(), 0);
-  batch.cu_seqlens = {0, static_cast<std::int32_t>(tokens)};
-  batch.supervised = static_cast<std::uint64_t>(tokens - 1);
+  const std::int64_t length = tokens / documents;
+  for (std::int64_t i = 0; i < tokens; ++i) batch.positions.push_back(static_cast<std::int32_t>(i % length));
+  for (std::int64_t i = 0; i <= documents; ++i) batch.cu_seqlens.push_back(static_cast<std::int32_t>(i * length));
+  batch.supervised = static_cast<std::uint64_t>(tokens - documents);
   return batch;
 }
 
@@ -91,7 +99,8 @@ class Training {
     model_.emplace(session_.weights(), &adapters_, ops_, session_.memory());
     decoder_.emplace(*model_, ops_, session_.memory(), DecoderCapacity{tokens, tokens, tokens, true});
     for (int i = 0; i < job_.training.micro_batches; ++i) {
-      batches_.push_back(random_document(tokens, session_.config().vocab_size, static_cast<std::uint64_t>(i)));
+      batches_.push_back(
+          random_batch(tokens, settings.documents, session_.config().vocab_size, static_cast<std::uint64_t>(i)));
       supervised_ += batches_.back().supervised;
     }
   }
@@ -144,6 +153,7 @@ class Training {
 /// Collective: the ranks' products run at the same time, as in a step.
 double measure_ceiling(const ModelSession& session, Communicator& comm) {
   comm.barrier();
+  if (session.compute().cuda_device) return product_speed(session.ops(), session.memory(), kGpuProduct, 0.3).rate;
   return gemm_ceiling(session.ops().precision().activation, session.compute().threads);
 }
 
@@ -154,6 +164,13 @@ std::vector<MemoryScope> planned_memory(const Memory& memory) {
     scopes.push_back({std::string(name_of(scope)), memory.current(scope), 0});
   }
   return scopes;
+}
+
+/// Bytes in use on this rank's GPU, by this process and, where others share it, by them; 0 on the CPU.
+std::uint64_t device_bytes(const ModelSession& session) {
+  if (!session.compute().cuda_device) return 0;
+  const cuda::GpuFacts gpu = cuda::device_facts().gpus.at(static_cast<std::size_t>(*session.compute().cuda_device));
+  return gpu.memory_bytes - gpu.memory_free_bytes;
 }
 
 /// The last part of a path, also of one that ends in a slash.
@@ -167,9 +184,11 @@ void combine_ranks(TrainStepReport& report, Communicator& comm) {
   comm.all_reduce_sum_ordered(sums, "figures of the ranks");
   report.flops = {sums[0], sums[1], sums[2]};
   report.ceiling = sums[3];
-  std::vector<double> peak = {static_cast<double>(report.peak_resident_bytes)};
+  std::vector<double> peak = {static_cast<double>(report.peak_resident_bytes),
+                              static_cast<double>(report.peak_device_bytes)};
   comm.all_reduce_max(peak, "peak memory");
-  report.peak_resident_bytes = static_cast<std::uint64_t>(peak.front());
+  report.peak_resident_bytes = static_cast<std::uint64_t>(peak[0]);
+  report.peak_device_bytes = static_cast<std::uint64_t>(peak[1]);
 }
 
 TrainStepReport measure(const Settings& settings, Communicator& comm) {
@@ -191,6 +210,7 @@ TrainStepReport measure(const Settings& settings, Communicator& comm) {
   for (int step = 1; step <= settings.warmup; ++step) training.step(step, unused);
   // All buffers exist now, and the matrices of the ceiling do not yet.
   report.peak_resident_bytes = peak_resident_bytes();
+  report.peak_device_bytes = device_bytes(session);
   const double ceiling_before = measure_ceiling(session, comm);
   training.ops().reset();
   training.comm().reset();
@@ -234,9 +254,12 @@ void declare_options(CLI::App& app, Settings& settings, ComputeOptions& compute)
   config::TrainConfig& job = settings.job;
   job.training.micro_batch_tokens = 512;
   job.training.micro_batches = 4;
-  app.add_option("--model", job.model.path, "GGUF file or Hugging Face folder")->required();
+  app.add_option("--model", job.model.path, "GGUF file, Hugging Face folder, or a config.json for random weights")
+      ->required();
   app.add_option("--rank", job.adapter.rank, "rank of the adapter, at every site")->check(CLI::Range(1, 256));
   app.add_option("--tokens", job.training.micro_batch_tokens, "tokens of a micro-batch")->check(CLI::Range(2, 1 << 20));
+  app.add_option("--documents", settings.documents, "packed into a micro-batch, of equal length")
+      ->check(CLI::Range(1, 4096));
   app.add_option("--micro-batches", job.training.micro_batches, "of a step, over all ranks")
       ->check(CLI::Range(1, 4096));
   app.add_option("--steps", settings.steps, "measured steps")->check(CLI::Range(1, 100000));
@@ -263,6 +286,10 @@ int main(int argc, char** argv) {
     settings.job.runtime.backend = compute.backend;
     settings.job.runtime.dtype = compute.dtype;
     settings.job.runtime.threads = compute.threads;
+    if (settings.job.training.micro_batch_tokens % settings.documents != 0 ||
+        settings.job.training.micro_batch_tokens < 2 * settings.documents) {
+      throw lomu::UsageError("--documents must divide --tokens into documents of two tokens or more", "command line");
+    }
     lomu::MpiEnvironment mpi(lomu::CommOptions::from_environment());
     try {
       const lomu::TrainStepReport report = lomu::measure(settings, mpi.world());

@@ -115,6 +115,9 @@ std::string as_table(const TrainStepReport& r) {
   text += fmt::format("loss       {:.4f} in the first step, {:.4f} in the last\n", r.first_loss, r.last_loss);
   text += fmt::format("memory     {:.0f} MB peak resident{}\n", static_cast<double>(r.peak_resident_bytes) * 1e-6,
                       r.ranks == 1 ? "" : " in the largest rank");
+  if (r.peak_device_bytes > 0) {
+    text += fmt::format("           {:.0f} MB on the GPU\n", static_cast<double>(r.peak_device_bytes) * 1e-6);
+  }
   for (const MemoryScope& scope : r.memory) {
     text += fmt::format("  {:<12} {:>8.1f} MB planned {:>8.1f} MB peak\n", scope.name,
                         static_cast<double>(scope.planned) * 1e-6, static_cast<double>(scope.peak) * 1e-6);
@@ -154,6 +157,7 @@ std::string as_json(const TrainStepReport& r) {
                        {"tokens_per_second", spread_json(r.tokens_per_second())},
                        {"step_seconds", spread_json(r.step_seconds)},
                        {"peak_resident_bytes", r.peak_resident_bytes},
+                       {"peak_device_bytes", r.peak_device_bytes},
                        {"loss", {r.first_loss, r.last_loss}},
                        {"limit",
                         {{"gemm_gflop_per_second", r.ceiling * 1e-9},

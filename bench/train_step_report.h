@@ -52,6 +52,7 @@ struct TrainStepReport {
   double ceiling = 0;                     ///< operations a second of the matrix products of all ranks at once
   Flops flops;                            ///< of one step
   std::uint64_t peak_resident_bytes = 0;  ///< of the largest rank
+  std::uint64_t peak_device_bytes = 0;    ///< of the fullest GPU, context and libraries included; 0 on CPUs
 
   // rank 0, over all measured steps
   double own_ceiling = 0;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "comm/mpi_communicator.h"
+#include "comm/bootstrap.h"
 #include "engine/commands/doctor_findings.h"
 
 namespace lomu {
@@ -31,8 +31,8 @@ Exit examine(const DoctorOptions& options, Communicator& comm) {
 Exit run_doctor(const DoctorOptions& options) {
   CommOptions comm_options = CommOptions::from_environment();
   comm_options.deadline = std::min<std::chrono::milliseconds>(comm_options.deadline, kPatience);
-  MpiEnvironment mpi(comm_options);
-  Communicator& world = mpi.world();
+  JobRanks job(comm_options);
+  Communicator& world = job.world();
   if (world.size() == 1) return examine(options, world);
   try {
     return examine(options, world);

@@ -72,7 +72,8 @@ ModelSession ModelSession::open(const SessionOptions& options, Communicator& com
   auto parts = std::make_unique<Parts>();
   Parts& p = *parts;
   p.compute = choose_compute(options.compute, comm);
-  comm.together([&] { p.files.emplace(ModelFiles::open(options.model)); }, "opening the model");
+  const auto open_files = options.random_weights ? ModelFiles::random : ModelFiles::open;
+  comm.together([&] { p.files.emplace(open_files(options.model)); }, "opening the model");
   const ModelConfig& config = p.files->config();
 
   // The tokenizer is parsed while the weights are read: on a small model each takes a good part of a second.

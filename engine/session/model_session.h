@@ -22,7 +22,8 @@ struct SessionOptions {
   std::filesystem::path model;    ///< Hugging Face folder or GGUF file
   std::filesystem::path adapter;  ///< as find_adapter_folder() takes it; empty: none
   ComputeRequest compute;
-  bool tokenizer = true;  ///< load it, and check that its ids fit the model
+  bool tokenizer = true;        ///< load it, and check that its ids fit the model
+  bool random_weights = false;  ///< `model` is a config.json without a model: ModelFiles::random, for measurements
 };
 
 class ModelSession {

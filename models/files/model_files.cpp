@@ -11,6 +11,7 @@
 #include "models/files/gguf.h"
 #include "models/files/hashing.h"
 #include "models/files/json_value.h"
+#include "models/files/random_weights.h"
 #include "models/files/safetensors.h"
 
 namespace lomu {
@@ -18,10 +19,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Where one weight is stored: in a shard of a folder, or in a GGUF (then `tensor` is set).
+// Where one weight is stored: in a shard of a folder, or in a GGUF (then `tensor` is set); nowhere if it is random.
 struct Stored {
   SafetensorsSet::Entry shard;
   const GgufTensor* tensor = nullptr;
+  bool random = false;
 };
 
 // A stored tensor before it is known whether the model has a place for it.
@@ -33,6 +35,7 @@ struct Candidate {
 };
 
 std::string type_name(const Stored& stored) {
+  if (stored.random) return "random";
   if (stored.tensor != nullptr) return std::string(stored.tensor->type.name);
   const auto dtype = dtype_of(*stored.shard.info);
   return dtype ? std::string(name_of(*dtype)) : stored.shard.info->dtype;
@@ -45,6 +48,7 @@ bool can_be_read(const Stored& stored) {
 }
 
 std::span<const std::byte> raw_bytes(const Stored& stored, const std::optional<GgufFile>& gguf) {
+  if (stored.random) return {};
   return stored.tensor != nullptr ? gguf->raw(*stored.tensor) : stored.shard.file->raw(*stored.shard.info);
 }
 
@@ -100,7 +104,7 @@ struct ModelFiles::Impl {
   [[nodiscard]] std::string where(std::string_view name) const { return fmt::format("{}: {}", path.string(), name); }
   [[nodiscard]] std::string stored_name(WeightId id) const { return gguf ? gguf_name(id) : hf_name(id); }
   [[nodiscard]] const Stored& at(WeightId id) const;
-  void read_elements(const Stored& from, std::int64_t first, std::span<float> out) const;
+  void read_elements(WeightId id, const Stored& from, std::int64_t first, std::span<float> out) const;
 };
 
 void ModelFiles::Impl::open_folder() {
@@ -204,8 +208,11 @@ const Stored& ModelFiles::Impl::at(WeightId id) const {
   return it->second;
 }
 
-void ModelFiles::Impl::read_elements(const Stored& from, std::int64_t first, std::span<float> out) const {
-  if (from.tensor != nullptr) {
+void ModelFiles::Impl::read_elements(WeightId id, const Stored& from, std::int64_t first, std::span<float> out) const {
+  if (from.random) {
+    const bool tied_head = id.kind == WeightKind::kLmHead && config.tie_word_embeddings;
+    random_weight(tied_head ? WeightId{WeightKind::kEmbed, 0} : id, first, out);
+  } else if (from.tensor != nullptr) {
     gguf->read_f32(*from.tensor, first, out);
   } else {
     from.shard.file->read_f32(*from.shard.info, first, out);
@@ -230,6 +237,14 @@ ModelFiles ModelFiles::open(const fs::path& path) {
   } else {
     impl->open_gguf();
   }
+  return ModelFiles(std::move(impl));
+}
+
+ModelFiles ModelFiles::random(const fs::path& config_json) {
+  auto impl = std::make_unique<Impl>();
+  impl->path = config_json;
+  impl->config = read_hf_config(config_json);
+  for (const WeightId id : weights_of(impl->config)) impl->stored.emplace(id, Stored{{}, nullptr, true});
   return ModelFiles(std::move(impl));
 }
 
@@ -274,17 +289,17 @@ void ModelFiles::read_rows(WeightId id, std::int64_t first, std::int64_t count, 
   const bool interleaved = impl_->gguf && impl_->config.architecture == Architecture::kLlama && rotates(id.kind);
   const std::int64_t head_dim = impl_->config.head_dim;
   if (!interleaved) {
-    impl_->read_elements(from, first * shape.cols, out);
+    impl_->read_elements(id, from, first * shape.cols, out);
   } else if (shape.vector) {
     std::vector<float> in_file(out.size());
-    impl_->read_elements(from, 0, in_file);
+    impl_->read_elements(id, from, 0, in_file);
     for (std::size_t i = 0; i < out.size(); ++i) {
       out[i] = in_file[static_cast<std::size_t>(interleaved_row(static_cast<std::int64_t>(i), head_dim))];
     }
   } else {
     const auto cols = static_cast<std::size_t>(shape.cols);
     for (std::int64_t i = 0; i < count; ++i) {
-      impl_->read_elements(from, interleaved_row(first + i, head_dim) * shape.cols,
+      impl_->read_elements(id, from, interleaved_row(first + i, head_dim) * shape.cols,
                            out.subspan(static_cast<std::size_t>(i) * cols, cols));
     }
   }
@@ -292,6 +307,7 @@ void ModelFiles::read_rows(WeightId id, std::int64_t first, std::int64_t count, 
 
 void ModelFiles::drop_pages(WeightId id) const {
   const Stored& from = impl_->at(id);
+  if (from.random) return;
   if (from.tensor != nullptr) {
     impl_->gguf->drop_pages(*from.tensor);
   } else {
@@ -309,6 +325,8 @@ std::string ModelFiles::fingerprint() const {
   FastHash hash;
   if (impl_->gguf) {
     hash.add(impl_->gguf->header());
+  } else if (!impl_->shards) {
+    hash.add(MappedFile(impl_->path).bytes());
   } else {
     hash.add(MappedFile(impl_->path / "config.json").bytes());
     for (const SafetensorsFile& file : impl_->shards->files()) hash.add(file.header());

@@ -23,6 +23,9 @@ class ModelFiles {
   /// `path`: a folder with config.json and safetensors (one file, or shards with an index), or a .gguf file.
   /// Throws FileError, FormatError (missing, unexpected or misshapen tensor, by name), UnsupportedError.
   static ModelFiles open(const std::filesystem::path& path);
+  /// A model that is nowhere: the shapes of a config.json and random weights (random_weights.h), made as they are read.
+  /// For measurements. Throws what read_hf_config throws.
+  static ModelFiles random(const std::filesystem::path& config_json);
 
   ModelFiles(ModelFiles&&) noexcept;
   ModelFiles& operator=(ModelFiles&&) noexcept;
