@@ -33,6 +33,11 @@ class DeviceTransport {
   virtual void ordered_add(const cuda::OrderedSource* sources, int count, int depth, float* out, std::size_t n) = 0;
   virtual void zero(float* data, std::size_t n) = 0;
 
+  /// Throws CommError if anything that was queued has failed since.
+  virtual void check_queued() = 0;
+  /// Returns when everything queued is done; throws as check_queued() does.
+  virtual void drain() = 0;
+
   // Collective; throw CommError, at once or from any later call, naming rank, operation and `what`.
 
   /// As Communicator::exchange, without messages to oneself; at most one message from a rank to another.

@@ -17,6 +17,8 @@ class EmulatedTransport final : public DeviceTransport {
   [[nodiscard]] Memory& memory() override { return memory_; }
   void wait_for(cuda::Stream) override {}
   void release_to(cuda::Stream) override {}
+  void check_queued() override {}
+  void drain() override {}
   void copy_tiles(const cuda::CopyTile* tiles, std::size_t count, const float* from, float* to) override {
     cuda::copy_tiles(tiles, count, from, to, nullptr);
   }
