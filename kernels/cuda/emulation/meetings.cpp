@@ -12,7 +12,8 @@ namespace lomu::emu {
 namespace {
 
 bool same_meeting(const Thread& a, const Thread& b) {
-  return b.state == State::kWaiting && b.barrier < 0 && a.mask == b.mask && std::strcmp(a.what, b.what) == 0;
+  return b.state == State::kWaiting && b.barrier < 0 && a.mask == b.mask &&
+         (a.what == b.what || std::strcmp(a.what, b.what) == 0);
 }
 
 Thread* warp_of(const Thread& thread) {
@@ -32,7 +33,7 @@ char* order_of_collective(const Thread& thread) {
 }  // namespace
 
 bool same_line(Place a, Place b) {
-  return a.line == b.line && std::strcmp(a.file, b.file) == 0;
+  return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
 int lanes_of_warp(int warp) {
