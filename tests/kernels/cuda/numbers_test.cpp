@@ -109,9 +109,9 @@ TEST(CudaSoftmaxLossOfOddRows, KeepsMeaning) {
 TEST(CudaSoftmaxLossOfALikelyTarget, KeepsItsDigits) {
   const std::vector<float> logits = {12, 0};
   const std::vector<std::int32_t> targets = {0};
-  float loss = kNaN;
-  softmax_loss<float, float>({logits.data(), 2}, targets.data(), 1, &loss, {}, 1, 2, nullptr);
-  EXPECT_NEAR(loss, std::log1p(std::exp(-12.0)), 1e-7);
+  std::vector<float> loss = {kNaN};
+  softmax_loss<float, float>({logits.data(), 2}, targets.data(), 1, loss.data(), {}, 1, 2, nullptr);
+  EXPECT_NEAR(loss[0], std::log1p(std::exp(-12.0)), 1e-7);
 }
 
 // ---- dropout_rows ----
@@ -189,9 +189,9 @@ TYPED_TEST(CudaFinite, FindsTheFirstBadElement) {
     auto x = DeviceMatrix<T>::random(1, n, 1, {0, n % 2});
     const auto first_bad = [&] {
       std::vector<std::int64_t> scratch(kFiniteScratch, -1);
-      std::int64_t result = -1;
-      first_not_finite<T>(x.data(), n, scratch.data(), &result, nullptr);
-      return result;
+      std::vector<std::int64_t> result = {-1};
+      first_not_finite<T>(x.data(), n, scratch.data(), result.data(), nullptr);
+      return result[0];
     };
     EXPECT_EQ(first_bad(), n);
     for (const std::int64_t at : {n - 1, n / 2, n / 3}) {
@@ -205,9 +205,9 @@ TYPED_TEST(CudaFinite, FindsTheFirstBadElement) {
 TEST(CudaFiniteSquares, OfTheLargestNumbersDoNotOverflow) {
   const std::vector<float> x(5000, std::numeric_limits<float>::max());
   std::vector<double> scratch(kFiniteScratch);
-  double result = kNaN;
-  sum_squares<float>(x.data(), 5000, scratch.data(), &result, nullptr);
-  EXPECT_TRUE(std::isfinite(result));
+  std::vector<double> result = {kNaN};
+  sum_squares<float>(x.data(), 5000, scratch.data(), result.data(), nullptr);
+  EXPECT_TRUE(std::isfinite(result[0]));
 }
 
 // ---- sampling.h ----
