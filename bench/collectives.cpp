@@ -12,8 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "comm/bootstrap.h"
 #include "comm/gradient_reducer.h"
-#include "comm/mpi_communicator.h"
 #include "comm/thread_communicator.h"
 
 namespace lomu {
@@ -164,17 +164,17 @@ Settings parse(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    lomu::MpiEnvironment mpi(lomu::CommOptions::from_environment());
+    lomu::JobRanks ranks(lomu::CommOptions::from_environment());
     try {
       const lomu::Settings settings = lomu::parse(argc, argv);
       if (settings.threads > 0) {
         lomu::run_threads(settings.threads, [&](lomu::Communicator& comm) { lomu::measure(comm, settings); });
       } else {
-        lomu::measure(mpi.world(), settings);
+        lomu::measure(ranks.world(), settings);
       }
       return 0;
     } catch (const std::exception& error) {
-      return lomu::conclude(mpi.world(), error);
+      return lomu::conclude(ranks.world(), error);
     }
   } catch (const std::exception& error) {
     fmt::print(stderr, "lomu: {}\n", error.what());

@@ -24,7 +24,7 @@
 #include "bench/timed_communicator.h"
 #include "bench/timed_ops.h"
 #include "bench/train_step_report.h"
-#include "comm/mpi_communicator.h"
+#include "comm/bootstrap.h"
 #include "engine/commands/choice_option.h"
 #include "engine/commands/compute_options.h"
 #include "engine/data/batch.h"
@@ -290,13 +290,13 @@ int main(int argc, char** argv) {
         settings.job.training.micro_batch_tokens < 2 * settings.documents) {
       throw lomu::UsageError("--documents must divide --tokens into documents of two tokens or more", "command line");
     }
-    lomu::MpiEnvironment mpi(lomu::CommOptions::from_environment());
+    lomu::JobRanks ranks(lomu::CommOptions::from_environment());
     try {
-      const lomu::TrainStepReport report = lomu::measure(settings, mpi.world());
-      if (mpi.world().rank() == 0) lomu::write_report(settings, report);
+      const lomu::TrainStepReport report = lomu::measure(settings, ranks.world());
+      if (ranks.world().rank() == 0) lomu::write_report(settings, report);
       return 0;
     } catch (const std::exception& error) {
-      return lomu::conclude(mpi.world(), error);
+      return lomu::conclude(ranks.world(), error);
     }
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : static_cast<int>(lomu::Exit::kUsage);

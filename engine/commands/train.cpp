@@ -4,8 +4,8 @@
 
 #include <chrono>
 
+#include "comm/bootstrap.h"
 #include "comm/communicator.h"
-#include "comm/mpi_communicator.h"
 #include "comm/thread_communicator.h"
 #include "engine/config/load.h"
 #include "engine/config/resolved.h"
@@ -63,8 +63,8 @@ Exit run_train(const TrainOptions& options) {
     write_out(config::resolved_yaml(config));
     return Exit::kDone;
   }
-  MpiEnvironment mpi(comm_options(config));
-  Communicator& world = mpi.world();
+  JobRanks ranks(comm_options(config));
+  Communicator& world = ranks.world();
   if (config.runtime.ranks_in_process > 1) {
     if (world.size() > 1) {
       throw UsageError("ranks_in_process and a launcher exclude each other", "runtime.ranks_in_process",
