@@ -24,7 +24,7 @@ Finding nccl(bool cuda) {
 
 Finding driver(const cuda::DeviceFacts& facts) {
   if (facts.driver == 0) {
-    return {"driver", Verdict::kMissing, facts.refusal.empty() ? "none" : facts.refusal,
+    return {"driver", Verdict::kMissing, "none is loaded",
             "install the NVIDIA driver; in a container, start it with the GPUs (--gpus all)"};
   }
   const std::string text = fmt::format("serves CUDA {}", cuda::cuda_version_text(facts.driver));
