@@ -32,8 +32,8 @@
 #include "engine/session/speed.h"
 #include "engine/train/evaluation.h"
 #include "engine/train/job_options.h"
+#include "engine/train/make_step.h"
 #include "engine/train/resident_memory.h"
-#include "engine/train/sharded_step.h"
 #include "kernels/cuda/device_facts.h"
 #include "kernels/error.h"
 #include "kernels/philox.h"
@@ -94,9 +94,9 @@ class Training {
                   session_.files(), session_.ops().precision().gradient, session_.host_memory()) {
     omp_set_num_threads(session_.compute().threads);
     const std::int64_t tokens = job_.training.micro_batch_tokens;
-    sharded_.emplace(optimizer_options(job_), adapters_, true, static_cast<std::size_t>(job_.training.micro_batches),
-                     comm_, session_.host_memory());
     model_.emplace(session_.weights(), &adapters_, ops_, session_.memory());
+    transport_ = open_transport(job_.runtime, session_, comm_);
+    sharded_ = make_step(job_, session_, *model_, true, comm_, transport_.get());
     decoder_.emplace(*model_, ops_, session_.memory(), DecoderCapacity{tokens, tokens, tokens, true});
     for (int i = 0; i < job_.training.micro_batches; ++i) {
       batches_.push_back(
@@ -113,7 +113,8 @@ class Training {
     const Block block = sharded_->block();
     std::vector<double> losses;
     for (std::size_t i = block.begin; i < block.end; ++i) {
-      losses.push_back(decoder_->forward_backward(view_of(batches_[i]), 1.0 / supervised, i));
+      losses.push_back(decoder_->forward_backward(view_of(batches_[i]), 1.0 / supervised, i,
+                                                  [&](std::size_t pairs) { sharded_->passed(i, pairs); }));
       const auto before_add = Clock::now();
       sharded_->add(i);
       parts.add += seconds_since(before_add);
@@ -126,9 +127,6 @@ class Training {
     sharded_->finish(number, job_.optimizer.lr);
     parts.finish += seconds_since(before_finish);
     parts.communicate += comm_.seconds() - communicated;
-    const auto before_pack = Clock::now();
-    model_->refresh();
-    parts.pack += seconds_since(before_pack);
     parts.total += seconds_since(start);
     return loss;
   }
@@ -143,8 +141,9 @@ class Training {
   ModelSession session_;
   TimedOps ops_;
   AdapterSet adapters_;
-  std::optional<ShardedStep> sharded_;
   std::optional<AdaptedModel> model_;
+  std::unique_ptr<DeviceTransport> transport_;
+  std::unique_ptr<ShardedStep> sharded_;
   std::optional<Decoder> decoder_;
   std::vector<Batch> batches_;
   std::uint64_t supervised_ = 0;

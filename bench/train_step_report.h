@@ -23,9 +23,8 @@ struct StepParts {
   double total = 0;
   double add = 0;          ///< gradients of the micro-batches, along the tree
   double losses = 0;       ///< their sum over the ranks: the first to come waits for the last
-  double finish = 0;       ///< what ShardedStep::finish does: reduce, step, gather
+  double finish = 0;       ///< what ShardedStep::finish does: reduce, step, gather, pack
   double communicate = 0;  ///< of `finish`, in the communicator
-  double pack = 0;         ///< the new factors, for the operations
 };
 
 struct MemoryScope {

@@ -118,7 +118,7 @@ std::span<float> TreeAccumulator::next_buffer() {
   return pending_;
 }
 
-void TreeAccumulator::push(std::size_t index) {
+void TreeAccumulator::push(std::size_t index, const Adder& adder) {
   if (index != next_ || next_ == block_.end || pending_.empty()) {
     throw Error(fmt::format("micro-batch {} pushed where {} of block [{}, {}) is next", index, next_, block_.begin,
                             block_.end));
@@ -129,7 +129,7 @@ void TreeAccumulator::push(std::size_t index) {
   for (std::size_t additions = nodes_.push({index, 0}); additions > 0; --additions) {
     const std::span<float> right = sums_.back().sum;
     sums_.pop_back();
-    add_into(sums_.back().sum, right);
+    adder(sums_.back().sum, right);
     pool_.release(right);
   }
   sums_.back().node = nodes_.nodes().back();

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -87,6 +88,12 @@ struct Partial {
   std::span<float> sum;
 };
 
+/// into[i] += from[i]. Threads split the range; every element is one f32 addition.
+void add_into(std::span<float> into, std::span<const float> from);
+
+/// Adds as add_into does, where the buffers lie; or notes what is to be added later.
+using Adder = std::function<void(std::span<float> into, std::span<const float> from)>;
+
 /// A rank's binary counter. For each micro-batch of its block in order: fill next_buffer(), push() it. Sums are f32,
 /// one fixed order per element, so they depend neither on the number of threads nor on the vector width.
 class TreeAccumulator {
@@ -100,9 +107,9 @@ class TreeAccumulator {
 
   /// A buffer for the gradient of the next micro-batch, contents undefined. The same one until it is pushed.
   std::span<float> next_buffer();
-  /// Takes the buffer of next_buffer() as micro-batch `index` and adds what the tree allows.
+  /// Takes the buffer of next_buffer() as micro-batch `index` and adds what the tree allows, with `adder`.
   /// Throws Error unless `index` is the next one of the block.
-  void push(std::size_t index);
+  void push(std::size_t index, const Adder& adder = add_into);
   /// The block's partials, once every micro-batch has been pushed (throws Error before): equal to plan.partials(rank).
   [[nodiscard]] std::span<const Partial> partials() const;
   /// Gives all buffers back; the next step can begin.
@@ -117,9 +124,6 @@ class TreeAccumulator {
   NodeStack nodes_;
   std::vector<Partial> sums_;  ///< of nodes_, in the same order
 };
-
-/// into[i] += from[i]. Threads split the range; every element is one f32 addition.
-void add_into(std::span<float> into, std::span<const float> from);
 
 /// The sum of one value per micro-batch along the same tree; 0 when there are none.
 double tree_sum(std::span<const double> values);

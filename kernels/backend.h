@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "kernels/device_steps.h"
 #include "kernels/memory.h"
 #include "kernels/ops.h"
 
@@ -13,6 +14,7 @@ struct Backend {
   std::shared_ptr<void> device;  ///< whatever `memory` and `ops` stand on; null on the host
   std::unique_ptr<Memory> memory;
   std::unique_ptr<Ops> ops;
+  std::unique_ptr<DeviceSteps> steps;  ///< null where `ops` works in host memory
 };
 
 }  // namespace lomu

@@ -301,6 +301,8 @@ class NcclTransport final : public DeviceTransport {
     const auto begun = std::make_shared<StreamMark>();
     const auto done = std::make_shared<StreamMark>();
     begun->record(stream_.get());
+    // Ranks that share a device could wait for each other's kernels for ever.
+    if (options_.share_device) check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     try {
       comm_.group(text, options_.deadline, body);
     } catch (const Error& error) {
@@ -309,6 +311,7 @@ class NcclTransport final : public DeviceTransport {
     }
     done->record(stream_.get());
     watch_->add({std::move(text), [begun] { return begun->passed(); }, [done] { return done->passed(); }});
+    if (options_.share_device) drain();
   }
 
   // Says what the watch saw, and asks the ranks over their other channel how far they are: the one that is late does

@@ -23,13 +23,9 @@ using config::ComputeType;
 template <class Checks>
 void add(const Checks& some, const std::string& suffix, std::vector<Check>& checks) {
   for (const auto& check : some) {
-    checks.push_back({check.case_name + suffix, check.quantity, check.error, check.tolerance, check.pass, check.note, {}});
+    checks.push_back(
+        {check.case_name + suffix, check.quantity, check.error, check.tolerance, check.pass, check.note, {}});
   }
-}
-
-void add_lora_muon(const fs::path& file, const ComputeOptions& compute, std::vector<Check>& checks) {
-  const bool reference = compute.backend == BackendName::kReference;
-  add(verify_lora_muon(file, reference ? VectorBackend::kReference : VectorBackend::kCpu), "", checks);
 }
 
 /// Precision of a check: what is named; else the most exact of the backend, f64 for the specification.
@@ -40,6 +36,15 @@ ComputeChoice choose(const ComputeOptions& compute, ComputeType otherwise) {
       choose_compute({compute.device, compute.backend, named ? compute.dtype : otherwise, compute.threads}, *alone);
   if (!named && choice.backend == BackendName::kReference) choice.precision = kF64Precision;
   return choice;
+}
+
+void add_lora_muon(const fs::path& file, const ComputeChoice& choice, std::vector<Check>& checks) {
+  if (choice.cuda_device) {
+    add(verify_lora_muon(file, open_backend(choice)), "", checks);
+    return;
+  }
+  const bool reference = choice.backend == BackendName::kReference;
+  add(verify_lora_muon(file, reference ? VectorBackend::kReference : VectorBackend::kCpu), "", checks);
 }
 
 void add_models(const fs::path& folder, const fs::path& weights, const ComputeChoice& choice, const std::string& suffix,
@@ -69,12 +74,13 @@ std::vector<fs::path> entries(const fs::path& folder) {
 /// Everything that ships with the program, in every precision that a run on this machine would choose among.
 void add_shipped(const ComputeOptions& compute, std::vector<Check>& checks) {
   const fs::path root = shipped_cases();
-  for (const fs::path& file : entries(root / "lora_muon")) {
-    if (file.extension() == ".json") add_lora_muon(file, compute, checks);
-  }
   std::vector<ComputeChoice> choices{choose(compute, ComputeType::kF32)};
+  for (const fs::path& file : entries(root / "lora_muon")) {
+    if (file.extension() == ".json") add_lora_muon(file, choices.front(), checks);
+  }
   const bool either = compute.dtype == ComputeType::kAuto && compute.backend != BackendName::kReference;
-  if (either && cpu_has_fast_bf16()) choices.push_back(choose(compute, ComputeType::kBF16));
+  if (either && (choices.front().cuda_device || cpu_has_fast_bf16()))
+    choices.push_back(choose(compute, ComputeType::kBF16));
   for (const ComputeChoice& choice : choices) {
     for (const fs::path& folder : entries(root / "models")) {
       // Results of a real model come without its weights: `lomu verify model FOLDER --weights FILE`.
@@ -92,10 +98,7 @@ std::vector<Check> run_checks(const VerifyOptions& options) {
   std::vector<Check> checks;
   switch (options.kind) {
     case VerifyKind::kAll: add_shipped(options.compute, checks); break;
-    case VerifyKind::kLoraMuon:
-      choose(options.compute, ComputeType::kF32);  // refuses a device that is not there
-      add_lora_muon(options.path, options.compute, checks);
-      break;
+    case VerifyKind::kLoraMuon: add_lora_muon(options.path, choose(options.compute, ComputeType::kF32), checks); break;
     case VerifyKind::kModel:
       add_models(options.path, options.weights, choose(options.compute, ComputeType::kF32), "", checks);
       break;

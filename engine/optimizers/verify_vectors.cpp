@@ -36,7 +36,25 @@ std::vector<T> transposed(const std::vector<T>& values, std::int64_t rows, std::
   return out;
 }
 
-/// The step of a training run, on arrays laid out as PEFT's.
+/// A case as float32 arrays laid out as PEFT's.
+struct FloatCase {
+  explicit FloatCase(const ReferenceProblem& p)
+      : left(to_float(p.before.left)),
+        right(to_float(transposed(p.before.right, p.n, p.r))),
+        grad_left(to_float(p.grad_left)),
+        grad_right(to_float(transposed(p.grad_right, p.n, p.r))),
+        momentum_left(to_float(p.before.momentum_left)),
+        momentum_right(to_float(transposed(p.before.momentum_right, p.n, p.r))) {}
+
+  [[nodiscard]] ReferenceState state(const ReferenceProblem& p) const {
+    return {to_double(left), transposed(to_double(right), p.r, p.n), to_double(momentum_left),
+            transposed(to_double(momentum_right), p.r, p.n)};
+  }
+
+  std::vector<float> left, right, grad_left, grad_right, momentum_left, momentum_right;
+};
+
+/// The step of a training run on the CPU.
 ReferenceState cpu_step(const LoraMuonCase& c) {
   const ReferenceProblem& p = c.problem;
   OptimizerOptions options;
@@ -47,31 +65,71 @@ ReferenceState cpu_step(const LoraMuonCase& c) {
   options.balance_every = 0;
   const std::unique_ptr<Optimizer> optimizer = make_optimizer(options);
 
-  std::vector<float> left = to_float(p.before.left);
-  std::vector<float> right = to_float(transposed(p.before.right, p.n, p.r));
-  const std::vector<float> grad_left = to_float(p.grad_left);
-  const std::vector<float> grad_right = to_float(transposed(p.grad_right, p.n, p.r));
-  std::vector<float> state = to_float(p.before.momentum_left);
-  const std::vector<float> momentum_right = to_float(transposed(p.before.momentum_right, p.n, p.r));
-  state.insert(state.end(), momentum_right.begin(), momentum_right.end());
-
+  FloatCase f(p);
+  std::vector<float> state = f.momentum_left;
+  state.insert(state.end(), f.momentum_right.begin(), f.momentum_right.end());
   PairView pair;
   pair.name = c.name;
   pair.m = p.m;
   pair.n = p.n;
   pair.r = p.r;
   pair.scale = p.scale;
-  pair.left = left.data();
-  pair.right = right.data();
-  pair.grad_left = grad_left.data();
-  pair.grad_right = grad_right.data();
+  pair.left = f.left.data();
+  pair.right = f.right.data();
+  pair.grad_left = f.grad_left.data();
+  pair.grad_right = f.grad_right.data();
   pair.state = state;
   pair.left_started_zero = p.damping_right.has_value();
   StepReport report;
   optimizer->step({&pair, 1}, StepInfo{1, p.lr, {}}, report);
 
-  const auto slot = [&](std::size_t index) { return to_double(state_slot(pair, optimizer->state_slots(), index)); };
-  return {to_double(left), transposed(to_double(right), p.r, p.n), slot(0), transposed(slot(1), p.r, p.n)};
+  const auto middle = state.begin() + p.m * p.r;
+  f.momentum_left.assign(state.begin(), middle);
+  f.momentum_right.assign(middle, state.end());
+  return f.state(p);
+}
+
+/// The step of a training run on a GPU.
+ReferenceState device_step(const LoraMuonCase& c, const Backend& device) {
+  const ReferenceProblem& p = c.problem;
+  DeviceOptimizerOptions options;
+  options.momentum = p.momentum;
+  options.weight_decay = p.weight_decay;
+  options.damping = p.damping_right;
+
+  FloatCase f(p);
+  const std::array arrays{&f.left, &f.right, &f.grad_left, &f.grad_right, &f.momentum_left, &f.momentum_right};
+  std::array<std::size_t, arrays.size()> at{};
+  std::size_t floats = 0;
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    at[i] = floats;
+    floats += arrays[i]->size();
+  }
+  Storage& storage = device.memory->storage();
+  const Buffer buffer = device.memory->allocate(Scope::kOptimizer, floats * sizeof(float), "a case");
+  const auto place = [&](std::size_t i) { return buffer.as<float>() + at[i]; };
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    storage.upload(place(i), arrays[i]->data(), arrays[i]->size() * sizeof(float));
+  }
+  DevicePair pair;
+  pair.m = p.m;
+  pair.n = p.n;
+  pair.r = p.r;
+  pair.scale = p.scale;
+  pair.left_started_zero = p.damping_right.has_value();
+  pair.left = place(0);
+  pair.right = place(1);
+  pair.grad_left = place(2);
+  pair.grad_right = place(3);
+  pair.state = place(4);
+  const auto optimizer = device.steps->make_optimizer({&pair, 1}, options, *device.memory);
+  optimizer->step(1, p.lr, optimizer->gradient_norms_squared().front());
+  const DevicePairReport report = optimizer->reports().front();
+  if (!report.failure.empty()) throw NumericError(std::string(report.failure), c.name);
+  for (const std::size_t i : {0, 1, 4, 5}) {
+    storage.download(arrays[i]->data(), place(i), arrays[i]->size() * sizeof(float));
+  }
+  return f.state(p);
 }
 
 double norm(const std::vector<double>& x) {
@@ -99,6 +157,12 @@ double condition(const std::vector<double>& momentum, std::int64_t rows, std::in
   }
   return least > 0.0 ? sigma.front() / least : 1.0;
 }
+
+/// Which limits hold, and what makes the step.
+struct Target {
+  VectorBackend limits;
+  std::function<ReferenceState(const LoraMuonCase&)> step;
+};
 
 double error_of(const std::vector<double>& got, const std::vector<double>& expected, const std::vector<double>& old,
                 VectorBackend backend) {
@@ -130,11 +194,12 @@ const std::array<Quantity, 4> kQuantities{{
     {"expect_momentum_right", &ReferenceState::momentum_right, nullptr, &ReferenceProblem::n},
 }};
 
-void verify_case(const LoraMuonCase& c, VectorBackend backend, std::vector<VectorCheck>& checks) {
+void verify_case(const LoraMuonCase& c, const Target& target, std::vector<VectorCheck>& checks) {
+  const VectorBackend backend = target.limits;
   ReferenceState got;
   std::string refusal;
   try {
-    got = backend == VectorBackend::kReference ? reference_step(c.problem) : cpu_step(c);
+    got = target.step(c);
   } catch (const Error& error) {
     refusal = error.what();
   }
@@ -150,12 +215,25 @@ void verify_case(const LoraMuonCase& c, VectorBackend backend, std::vector<Vecto
   }
 }
 
+std::vector<VectorCheck> verify_on(const std::vector<LoraMuonCase>& cases, const Target& target) {
+  std::vector<VectorCheck> checks;
+  for (const LoraMuonCase& c : cases) verify_case(c, target, checks);
+  return checks;
+}
+
 }  // namespace
 
 std::vector<VectorCheck> verify_lora_muon(const std::vector<LoraMuonCase>& cases, VectorBackend backend) {
-  std::vector<VectorCheck> checks;
-  for (const LoraMuonCase& c : cases) verify_case(c, backend, checks);
-  return checks;
+  if (backend == VectorBackend::kCpu) return verify_on(cases, {backend, cpu_step});
+  return verify_on(cases, {backend, [](const LoraMuonCase& c) { return reference_step(c.problem); }});
+}
+
+std::vector<VectorCheck> verify_lora_muon(const std::vector<LoraMuonCase>& cases, const Backend& device) {
+  return verify_on(cases, {VectorBackend::kCpu, [&](const LoraMuonCase& c) { return device_step(c, device); }});
+}
+
+std::vector<VectorCheck> verify_lora_muon(const std::filesystem::path& path, const Backend& device) {
+  return verify_lora_muon(read_lora_muon_cases(path), device);
 }
 
 std::vector<VectorCheck> verify_lora_muon(const std::filesystem::path& path, VectorBackend backend) {

@@ -8,10 +8,12 @@
 #include <vector>
 
 #include "engine/optimizers/vector_file.h"
+#include "kernels/backend.h"
 
 namespace lomu {
 
-/// kReference: lora_muon_reference.h, all in double. kCpu: the optimizer of a run, float32 storage.
+/// kReference: lora_muon_reference.h, all in double. kCpu: the optimizer of a run, float32 storage. A run on a GPU has
+/// an optimizer of its own: the Backend.
 enum class VectorBackend : std::uint8_t { kReference, kCpu };
 
 struct VectorCheck {
@@ -28,14 +30,17 @@ struct VectorCheck {
 inline constexpr double kNoResult = 1e300;
 
 /// Four checks a case. Error of x with old value x0 and expected value y:
-///   cpu        ||x - y|| / (||y - x0|| + 0.119 ||y||), tolerance 1e-6: storing y in float32 (2^-23 relative) is no
+///   cpu, GPU   ||x - y|| / (||y - x0|| + 0.119 ||y||), tolerance 1e-6: storing y in float32 (2^-23 relative) is no
 ///   error of
 ///              the step; plus 4 * 2^-24 cond(momentum) where that is above 1e-6, for backends that round the momentum
 ///              first;
 ///   reference  ||x - y|| / ||y - x0||, tolerance 1e-9 (relative to ||y|| where nothing should have moved).
 std::vector<VectorCheck> verify_lora_muon(const std::vector<LoraMuonCase>& cases, VectorBackend backend);
+/// `device` has steps: it is one of a GPU.
+std::vector<VectorCheck> verify_lora_muon(const std::vector<LoraMuonCase>& cases, const Backend& device);
 
 /// The same for a file; throws what read_lora_muon_cases throws.
 std::vector<VectorCheck> verify_lora_muon(const std::filesystem::path& path, VectorBackend backend);
+std::vector<VectorCheck> verify_lora_muon(const std::filesystem::path& path, const Backend& device);
 
 }  // namespace lomu

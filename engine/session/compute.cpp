@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
+#include <string_view>
 #include <vector>
 
 #include "engine/session/cores.h"
@@ -54,12 +56,12 @@ std::optional<int> gpu_of(const ComputeRequest& request, const Communicator& com
     if (!named) return {};
     throw UsageError("no GPU can be used here", "device", "check the driver with nvidia-smi, or use device cpu");
   }
-  if (comm.local_size() > count) {
+  if (comm.local_size() > count && !gpus_are_shared()) {
     throw UsageError(
         fmt::format("{} ranks on a machine with {} GPU{}", comm.local_size(), count, count == 1 ? "" : "s"), "device",
         fmt::format("start one rank for each GPU (mpirun -np {}), or use device cpu", count));
   }
-  return comm.local_rank();
+  return comm.local_rank() % count;
 }
 
 }  // namespace
@@ -102,6 +104,11 @@ ComputeChoice choose_compute(const ComputeRequest& request, Communicator& comm) 
       "choosing the device");
   choice.threads = request.threads > 0 ? request.threads : share_of_cores(comm);
   return choice;
+}
+
+bool gpus_are_shared() {
+  const char* value = std::getenv("LOMU_SHARE_GPU");
+  return value != nullptr && std::string_view(value) == "1";
 }
 
 Backend open_backend(const ComputeChoice& choice) {

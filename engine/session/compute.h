@@ -31,12 +31,16 @@ struct ComputeChoice {
 /// device auto: a GPU if the build and the machine have one and no CPU backend is named; each rank of a host takes the
 /// GPU of its local rank. dtype auto: bf16 on a GPU, and where the CPU multiplies it natively and the backend is cpu;
 /// else f32. threads 0: share_of_cores(). Collective over `comm`. Throws UsageError for a device that this build or
-/// machine does not have, for more ranks on a host than GPUs, and for bf16 where the CPU has no instructions for it.
+/// machine does not have, for more ranks on a host than GPUs unless they are shared, and for bf16 where the CPU has no
+/// instructions for it.
 ComputeChoice choose_compute(const ComputeRequest& request, Communicator& comm);
 
 /// Cores for this rank: those that it may run on (affinity mask, container quota), each divided among the ranks of this
 /// host that may run there too; at least 1. Collective.
 int share_of_cores(Communicator& comm);
+
+/// LOMU_SHARE_GPU=1: for tests, several ranks may use one GPU.
+bool gpus_are_shared();
 
 Backend open_backend(const ComputeChoice& choice);
 

@@ -121,6 +121,9 @@ const ComputeChoice& ModelSession::compute() const {
 const Ops& ModelSession::ops() const {
   return *parts_->backend.ops;
 }
+DeviceSteps* ModelSession::device_steps() const {
+  return parts_->backend.steps.get();
+}
 Memory& ModelSession::memory() const {
   return *parts_->backend.memory;
 }

@@ -47,6 +47,8 @@ class ModelSession {
   [[nodiscard]] const Tokenizer& tokenizer() const;
   [[nodiscard]] const ComputeChoice& compute() const;
   [[nodiscard]] const Ops& ops() const;
+  /// What steps adapters where ops() works; null on the host.
+  [[nodiscard]] DeviceSteps* device_steps() const;
   /// The ledger of the memory that ops() works in. Stays where it is when the session moves.
   [[nodiscard]] Memory& memory() const;
   /// That of host memory: the same, unless ops() works on a device.

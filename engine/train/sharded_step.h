@@ -1,8 +1,10 @@
 // What happens to gradients after backward: summed along the tree, reduced to the owners of the pairs, stepped there,
-// and the new factors handed to everybody. Owns the optimizer and its state for this rank's pairs. The order of every
-// addition is fixed by the micro-batch index, so the factors are the same bits on any number of ranks.
+// and the new factors handed to everybody. The order of every addition is fixed by the micro-batch index, so the
+// factors are the same bits on any number of ranks. This is what both kinds share: host_step.h works in host memory,
+// device_step.h where a GPU's backend works.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -10,11 +12,10 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "comm/gradient_reducer.h"
 #include "comm/reduction_tree.h"
 #include "comm/shard_plan.h"
 #include "engine/optimizers/optimizer.h"
-#include "kernels/memory.h"
+#include "models/decoder/adapted_model.h"
 #include "models/decoder/adapter_set.h"
 
 namespace lomu {
@@ -27,20 +28,27 @@ struct StepTotals {
   std::int64_t cholesky_raises = 0;
 };
 
+/// The pairs' shapes, and where they lie in a flat buffer.
+std::vector<PairShape> pair_shapes(const AdapterSet& adapters);
+
 class ShardedStep {
  public:
-  /// `adapters` outlives this. `started_zero`: whether the left factors were zero at the start of the run.
-  /// `micro_batches`: of a full step. Throws UsageError as Optimizer::check does.
-  ShardedStep(const OptimizerOptions& options, AdapterSet& adapters, bool started_zero, std::size_t micro_batches,
-              Communicator& comm, Memory& memory);
+  virtual ~ShardedStep() = default;
+  ShardedStep(const ShardedStep&) = delete;
+  ShardedStep& operator=(const ShardedStep&) = delete;
 
-  /// The micro-batches of this rank in a step of `micro_batches` (the last step of a run may have fewer).
+  /// A step of `micro_batches` begins (the last one of a run may have fewer than the others).
   void begin(std::size_t micro_batches);
+  /// The micro-batches of this rank.
   [[nodiscard]] Block block() const { return plan_->block(comm_.rank()); }
-  /// Takes the gradient that backward left in the adapter set as that of micro-batch `index`.
-  void add(std::size_t index);
-  /// Collective: reduce, step, gather. Returns the figures of the step, the same on every rank. Throws AgreedError
-  /// naming step and pair for a gradient that is not finite: no factor has then moved anywhere.
+  /// Backward of micro-batch `index` has come past the first `pairs` pairs: their gradients are written, or queued to
+  /// be. Optional: it lets reducing begin before backward ends.
+  virtual void passed(std::size_t /*index*/, std::size_t /*pairs*/) {}
+  /// Takes the gradient that backward left in the model's buffer as that of micro-batch `index`.
+  virtual void add(std::size_t index) = 0;
+  /// Collective: reduce, step, gather; the model then computes with the new factors. Returns the figures of the step,
+  /// the same on every rank. Throws AgreedError naming step and pair for a gradient that is not finite: no factor has
+  /// then moved anywhere.
   StepTotals finish(std::int64_t step, double lr);
 
   /// Sums one double per micro-batch of the step along the tree. Collective.
@@ -54,29 +62,47 @@ class ShardedStep {
   /// Puts back the state of the pairs this rank owns. Throws FormatError when a size is wrong.
   void restore_state(const std::vector<std::vector<float>>& all);
 
- private:
-  void make_views();
-  /// `width` numbers of each owned pair -> those of every pair, in pair order. Collective.
-  std::vector<double> by_pair(std::span<const double> owned, std::size_t width);
+ protected:
+  ShardedStep(const OptimizerOptions& options, AdaptedModel& model, ShardPlan shards, Communicator& comm);
 
-  AdapterSet& adapters_;
+  /// Indices of the pairs this rank owns.
+  [[nodiscard]] std::span<const std::size_t> owned() const {
+    return shards_.pairs[static_cast<std::size_t>(comm_.rank())];
+  }
+  [[nodiscard]] const PairInfo& owned_pair(std::size_t i) const { return model_.adapters()->pairs()[owned()[i]]; }
+  /// Floats of state of the pairs this rank owns.
+  [[nodiscard]] std::size_t owned_state_size() const;
+  /// Views of the owned pairs in buffers of the flat layout; `state` holds theirs one after the other.
+  [[nodiscard]] std::vector<PairView> views(float* factors, const float* gradients, float* state,
+                                            bool left_started_zero) const;
+
+  AdaptedModel& model_;
   Communicator& comm_;
-  Memory& memory_;
   OptimizerOptions options_;
   std::unique_ptr<Optimizer> optimizer_;
-  std::size_t length_;  ///< floats of the flat buffers
   ShardPlan shards_;
-  bool started_zero_;
-
+  std::size_t length_;  ///< floats of the flat buffers
   std::unique_ptr<ReductionPlan> plan_;
-  Buffer pool_storage_;
-  std::unique_ptr<BufferPool> pool_;
-  std::unique_ptr<TreeAccumulator> accumulator_;
-  Buffer workspace_;
-  std::unique_ptr<GradientReducer> reducer_;
-  Buffer summed_;  ///< the reduced gradient of the pairs this rank owns, in flat layout; unused with one rank
-  Buffer state_;
-  std::vector<PairView> views_;  ///< of the owned pairs
+
+ private:
+  // In the order in which a step calls them.
+
+  /// A step like the last one begins, or, where plan_ has changed, another.
+  virtual void prepare(bool plan_changed) = 0;
+  /// Collective: brings the sum of the gradients of the owned pairs to their owner.
+  virtual void reduce() = 0;
+  /// Squared norms of the reduced gradients, of each owned pair.
+  virtual std::vector<double> grad_norms_squared() = 0;
+  /// Steps the owned pairs; throws NumericError naming pair and step.
+  virtual std::vector<PairReport> step(const StepInfo& info) = 0;
+  /// Collective: the owners' factors reach everybody, and the model computes with them.
+  virtual void gather() = 0;
+  /// State of owned pair number i, copied to `to` or from `from`, which have its size.
+  virtual void fetch_state(std::size_t i, std::span<float> to) = 0;
+  virtual void put_state(std::size_t i, std::span<const float> from) = 0;
+
+  /// `width` numbers of each owned pair -> those of every pair, in pair order. Collective.
+  std::vector<double> by_pair(std::span<const double> owned, std::size_t width);
 };
 
 }  // namespace lomu

@@ -17,12 +17,13 @@
 #include "engine/train/checkpoint.h"
 #include "engine/train/evaluation.h"
 #include "engine/train/job_options.h"
+#include "engine/train/make_step.h"
 #include "engine/train/metrics.h"
 #include "engine/train/nonfinite.h"
 #include "engine/train/progress.h"
 #include "engine/train/resident_memory.h"
 #include "engine/train/run_folder.h"
-#include "engine/train/sharded_step.h"
+#include "engine/train/same_job.h"
 #include "engine/train/starting_adapter.h"
 #include "engine/train/training_data.h"
 #include "kernels/error.h"
@@ -78,6 +79,17 @@ RunFolder::Start start_of(const config::TrainConfig& config, bool resume) {
   return config.output.overwrite ? RunFolder::Start::kOverwrite : RunFolder::Start::kNew;
 }
 
+/// On the leader. Before that, what can be refused before anything is loaded.
+std::unique_ptr<RunFolder> open_folder(const config::TrainConfig& config, bool resume, Communicator& comm) {
+  check_same_job(config, comm);
+  return comm.together(
+      [&] {
+        check_ranks(comm.size(), static_cast<std::uint32_t>(config.training.micro_batches));
+        return comm.rank() == 0 ? std::make_unique<RunFolder>(config.output.dir, start_of(config, resume)) : nullptr;
+      },
+      "output folder");
+}
+
 /// The run of one rank.
 class Run {
  public:
@@ -85,21 +97,22 @@ class Run {
       : config_(config),
         comm_(comm),
         leader_(comm.rank() == 0),
-        folder_(comm.together(
-            [&] {
-              check_ranks(comm.size(), static_cast<std::uint32_t>(config.training.micro_batches));
-              return leader_ ? std::make_unique<RunFolder>(config.output.dir, start_of(config, resume)) : nullptr;
-            },
-            "output folder")),
+        folder_(open_folder(config, resume, comm)),
         session_(ModelSession::open(session_options(config), comm, true)),
         data_(config, session_.tokenizer(), comm),
         adapters_(comm.together([&] { return starting_adapter(config, session_); }, "making the adapter")),
         started_zero_(left_factors_are_zero(adapters_)) {
     omp_set_num_threads(session_.compute().threads);
-    comm_.together([&] { prepare(); }, "preparing the run");
+    comm_.together(
+        [&] {
+          prepare();
+          model_.emplace(session_.weights(), &adapters_, session_.ops(), session_.memory());
+        },
+        "preparing the run");
+    transport_ = open_transport(config_.runtime, session_, comm_);
+    comm_.together([&] { make_sharded(); }, "preparing the optimizer");
     if (resume) restore();
     comm_.together([&] { begin(); }, "beginning the run");
-    model_.emplace(session_.weights(), &adapters_, session_.ops(), session_.memory());
     decoder_.emplace(*model_, session_.ops(), session_.memory(), capacity_of(config, data_));
   }
 
@@ -107,12 +120,18 @@ class Run {
 
  private:
   void prepare();
+  void make_sharded() {
+    sharded_.reset();
+    sharded_ = make_step(config_, session_, *model_, started_zero_, comm_, transport_.get());
+  }
   void restore();
   void begin();
   void introduce() const;
   StepMetrics one_step(std::int64_t step);
   double run_micro_batches(const PlannedStep& planned, std::int64_t step);
   double validate(const std::string& when) { return validation_loss(data_, *decoder_, comm_, when); }
+  /// Brings the factors to host memory and checks them. Collective.
+  void fetch_adapter(std::int64_t step);
   void save(std::int64_t step);
   void finish(TrainSummary& summary);
   [[nodiscard]] std::string base_model() const { return config_.model.path.string(); }
@@ -125,8 +144,9 @@ class Run {
   TrainingData data_;
   AdapterSet adapters_;
   bool started_zero_;
-  std::optional<ShardedStep> sharded_;
   std::optional<AdaptedModel> model_;
+  std::unique_ptr<DeviceTransport> transport_;
+  std::unique_ptr<ShardedStep> sharded_;
   std::optional<Decoder> decoder_;
   std::int64_t total_ = 0;
   std::int64_t done_ = 0;  ///< steps before this run began
@@ -140,8 +160,6 @@ void Run::prepare() {
   total_ = static_cast<std::int64_t>(data_.plan().total_steps());
   schedule_ = schedule_options(config_, total_);
   check_schedule(schedule_);
-  sharded_.emplace(optimizer_options(config_), adapters_, started_zero_,
-                   static_cast<std::size_t>(config_.training.micro_batches), comm_, session_.host_memory());
 }
 
 void Run::begin() {
@@ -177,9 +195,13 @@ void Run::restore() {
       "reading the checkpoint");
   done_ = loaded.head.step;
   started_zero_ = loaded.head.left_started_zero;
-  sharded_.emplace(optimizer_options(config_), adapters_, started_zero_,
-                   static_cast<std::size_t>(config_.training.micro_batches), comm_, session_.host_memory());
-  comm_.together([&] { sharded_->restore_state(loaded.state); }, "restoring the optimizer");
+  comm_.together(
+      [&] {
+        model_->refresh();
+        make_sharded();
+        sharded_->restore_state(loaded.state);
+      },
+      "restoring the optimizer");
 }
 
 void Run::introduce() const {
@@ -209,8 +231,8 @@ double Run::run_micro_batches(const PlannedStep& planned, std::int64_t step) {
     const Batch batch = batch_of(i);
     const std::uint64_t dropout_key = Philox(static_cast<std::uint64_t>(config_.training.seed), Purpose::kDropout)
                                           .bits(static_cast<std::uint64_t>(step), i);
-    losses.push_back(
-        decoder_->forward_backward(view_of(batch), 1.0 / static_cast<double>(planned.supervised), dropout_key));
+    losses.push_back(decoder_->forward_backward(view_of(batch), 1.0 / static_cast<double>(planned.supervised),
+                                                dropout_key, [&](std::size_t pairs) { sharded_->passed(i, pairs); }));
     sharded_->add(i);
   }
   const double loss = sharded_->tree_sum_of(losses) / static_cast<double>(planned.supervised);
@@ -232,7 +254,6 @@ StepMetrics Run::one_step(std::int64_t step) {
   m.loss = run_micro_batches(planned, step);
   const auto before_optimizer = Clock::now();
   const StepTotals totals = sharded_->finish(step, m.lr);
-  model_->refresh();
   m.optimizer_seconds = seconds_since(before_optimizer);
   m.seconds = seconds_since(start);
   m.tokens_per_second = static_cast<double>(m.tokens) / m.seconds;
@@ -243,8 +264,17 @@ StepMetrics Run::one_step(std::int64_t step) {
   return m;
 }
 
+void Run::fetch_adapter(std::int64_t step) {
+  comm_.together(
+      [&] {
+        model_->fetch_factors();
+        check_factors(adapters_, step);
+      },
+      "checking the adapter");
+}
+
 void Run::save(std::int64_t step) {
-  comm_.together([&] { check_factors(adapters_, step); }, "checking the adapter");
+  fetch_adapter(step);
   const auto state = sharded_->gather_state();
   comm_.together(
       [&] {
@@ -327,7 +357,7 @@ void Run::finish(TrainSummary& summary) {
   comm_.all_reduce_max(peak, "peak memory");
   summary.peak_bytes = static_cast<std::uint64_t>(peak.front());
   summary.adapter = config_.output.dir / "adapter";
-  comm_.together([&] { check_factors(adapters_, total_); }, "checking the adapter");
+  fetch_adapter(total_);
   if (config_.training.save_every > 0) save(total_);
   comm_.together(
       [&] {

@@ -74,7 +74,7 @@ class SmallModelCase {
     compare_streams(decoder);
     compare("logits", all_logits(decoder, batch_, vocab, ops_.precision().residual), limits_.forward);
     compare_losses(decoder);
-    if (adapters_) compare_gradients(decoder);
+    if (adapters_) compare_gradients(adapted, decoder);
     return std::move(checks_);
   }
 
@@ -101,8 +101,9 @@ class SmallModelCase {
     checks_.push_back(make_check(name_, "loss", std::abs(loss - reference), limits_.loss));
   }
 
-  void compare_gradients(Decoder& decoder) {
+  void compare_gradients(const AdaptedModel& adapted, Decoder& decoder) {
     decoder.forward_backward(batch_.view(), 1 / static_cast<double>(Decoder::supervised_tokens(batch_.view())));
+    adapted.fetch_gradients();
     const Tensor gradients = adapters_->gradients();
     for (const PairInfo& pair : adapters_->pairs()) {
       compare("grad." + peft_name({pair.layer, pair.site, Factor::kA}),

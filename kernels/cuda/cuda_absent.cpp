@@ -1,6 +1,5 @@
 // What a build without CUDA says.
 #include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/device_facts.h"
 #include "kernels/error.h"
 
 namespace lomu::cuda {
@@ -11,10 +10,6 @@ bool built_with_cuda() {
 
 int device_count() {
   return 0;
-}
-
-DeviceFacts device_facts() {
-  return {};
 }
 
 Backend make_backend(const Precision&, int) {

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/device_steps.h"
 
 namespace lomu::cuda {
 
@@ -25,6 +26,7 @@ Backend make_backend(const Precision& precision, int index) {
   Backend backend;
   backend.memory = std::make_unique<Memory>(device->storage());
   backend.ops = make_cuda_ops(precision, *device, *backend.memory);
+  backend.steps = make_device_steps(*device);
   backend.device = std::move(device);
   return backend;
 }

@@ -87,6 +87,7 @@ class CudaDevice final : public Device {
           fmt::format("{} has compute capability {}.{}", properties.name, properties.major, properties.minor), "device",
           "8.0 (A100) or newer is needed; use device cpu");
     }
+    fast_float64_ = properties.minor == 0 && properties.major <= 10;
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     storage_ = std::make_unique<CudaStorage>(index, stream_);
   }
@@ -96,11 +97,13 @@ class CudaDevice final : public Device {
 
   [[nodiscard]] Storage& storage() override { return *storage_; }
   [[nodiscard]] Stream stream() const override { return stream_; }
+  [[nodiscard]] bool fast_float64() const override { return fast_float64_; }
   [[nodiscard]] std::unique_ptr<MatrixProducts> make_products(Memory& memory) override {
     return make_cublaslt_products(memory);
   }
 
  private:
+  bool fast_float64_ = false;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<CudaStorage> storage_;
 };

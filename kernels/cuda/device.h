@@ -17,6 +17,8 @@ class Device {
   virtual ~Device() = default;
   [[nodiscard]] virtual Storage& storage() = 0;
   [[nodiscard]] virtual Stream stream() const = 0;
+  /// Whether float64 runs at half the rate of float32 (compute capability 8.0, 9.0, 10.0), not at 1/32 or 1/64.
+  [[nodiscard]] virtual bool fast_float64() const = 0;
   [[nodiscard]] virtual std::unique_ptr<MatrixProducts> make_products(Memory& memory) = 0;
 };
 

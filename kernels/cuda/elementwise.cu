@@ -29,6 +29,27 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+template <bool Wide>
+__global__ void __launch_bounds__(kThreads)
+    add_kernel(const float* __restrict__ from, float* __restrict__ into, std::size_t n) {
+  const std::size_t thread = static_cast<std::size_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if constexpr (Wide) {
+    const std::size_t i = thread * 8;
+    if (i + 8 <= n) {
+      float x[8], y[8];
+      load8(from + i, x);
+      load8(into + i, y);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) y[j] += x[j];
+      store8(into + i, y);
+    } else {
+      for (std::size_t j = i; j < n; ++j) into[j] += from[j];
+    }
+  } else {
+    if (thread < n) into[thread] += from[thread];
+  }
+}
+
 template <class From, class To>
 void launch_copy(const From* from, To* to, std::size_t n, Stream stream) {
   if (n == 0) return;
@@ -51,6 +72,14 @@ void copy(const BF16* from, float* to, std::size_t n, Stream stream) {
 }
 void copy(const BF16* from, BF16* to, std::size_t n, Stream stream) {
   launch_copy(element_ptr(from), element_ptr(to), n, stream);
+}
+
+void add(const float* from, float* into, std::size_t n, Stream stream) {
+  if (n == 0) return;
+  const bool wide = is_aligned16(from) && is_aligned16(into);
+  const std::size_t blocks = ceil_div(n, std::size_t{wide ? 8 * kThreads : kThreads});
+  launch(wide ? add_kernel<true> : add_kernel<false>, {static_cast<unsigned>(blocks), kThreads, 0, stream}, from, into,
+         n);
 }
 
 }  // namespace lomu::cuda

@@ -23,6 +23,7 @@ class EmulatedDevice final : public Device {
  public:
   [[nodiscard]] Storage& storage() override { return storage_; }
   [[nodiscard]] Stream stream() const override { return nullptr; }
+  [[nodiscard]] bool fast_float64() const override { return true; }
   [[nodiscard]] std::unique_ptr<MatrixProducts> make_products(Memory&) override { return make_plain_products(); }
 
  private:

@@ -92,6 +92,16 @@ void AdaptedModel::fetch_gradients() const {
 void AdaptedModel::refresh() {
   const std::span<const float> factors = std::as_const(*adapters_).factors();
   if (!ops_->storage().on_host()) ops_->storage().upload(factors_, factors.data(), factors.size_bytes());
+  pack();
+}
+
+void AdaptedModel::fetch_factors() {
+  if (ops_->storage().on_host()) return;
+  const std::span<float> factors = adapters_->factors();
+  ops_->storage().download(factors.data(), factors_, factors.size_bytes());
+}
+
+void AdaptedModel::pack() {
   for (const LayerWeights& layer : weights_.layers) {
     for (const auto group : kGroups) {
       if ((layer.*group).total_rank() > 0) ops_->pack_adapters(layer.*group);

@@ -26,6 +26,12 @@ class AdaptedModel {
 
   /// Takes over all factors. Call after every change of AdapterSet::factors() and before the next forward.
   void refresh();
+  /// Where the factors lie that it computes with: flat, as AdapterSet::factors(), in the backend's storage. Whoever
+  /// changes them there calls pack() before the next forward.
+  [[nodiscard]] float* factors() const { return factors_; }
+  void pack();
+  /// Brings the factors to AdapterSet::factors(), unless they are there.
+  void fetch_factors();
   /// Where backward writes: flat, as AdapterSet::gradients(), in the backend's storage. Empty without gradients.
   [[nodiscard]] const Tensor& gradients() const { return gradients_; }
   /// Brings them to AdapterSet::gradients(), unless they are there.

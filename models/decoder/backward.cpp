@@ -1,19 +1,28 @@
 // The mirror image of forward.cpp. Norms and swiglu are computed again instead of kept; no gradient of a frozen weight
 // is formed, and nothing below the lowest adapter is computed.
+#include <algorithm>
+
 #include "models/decoder/decoder_impl.h"
 
 namespace lomu {
 
-void Decoder::Impl::run_backward(const PackedBatch& batch) {
+void Decoder::Impl::run_backward(const PackedBatch& batch, const PairHook& passed) {
   const std::int64_t layer_count = model.config().num_layers;
   if (layout.first_kept == layer_count) return;
   if (supervised.empty()) {
     const Tensor gradients = model.gradients();
     ops.storage().zero(gradients.data, static_cast<std::size_t>(gradients.size()) * size_of(gradients.dtype));
+    if (passed) passed(model.adapters()->pairs().size());
     return;
   }
+  std::size_t done = 0;
+  const PairHook finished = [&](std::size_t pairs) {
+    done += pairs;
+    if (passed && pairs > 0) passed(done);
+  };
   head_backward(static_cast<std::int64_t>(batch.ids.size()));
-  for (std::int64_t layer = layer_count - 1; layer >= layout.first_kept; --layer) block_backward(batch, layer);
+  for (std::int64_t layer = layer_count - 1; layer >= layout.first_kept; --layer)
+    block_backward(batch, layer, finished);
 }
 
 void Decoder::Impl::head_backward(std::int64_t tokens) {
@@ -25,7 +34,7 @@ void Decoder::Impl::head_backward(std::int64_t tokens) {
   ops.scatter_rows(d_rows, supervised, rows(layout.d_stream, tokens));
 }
 
-void Decoder::Impl::block_backward(const PackedBatch& batch, std::int64_t layer) {
+void Decoder::Impl::block_backward(const PackedBatch& batch, std::int64_t layer, const PairHook& finished) {
   const auto tokens = static_cast<std::int64_t>(batch.ids.size());
   const LayerWeights& w = layers[static_cast<std::size_t>(layer)];
   const BlockTensors t = tensors(layer, tokens);
@@ -35,25 +44,31 @@ void Decoder::Impl::block_backward(const PackedBatch& batch, std::int64_t layer)
   const Tensor d_hidden = rows(layout.d_hidden, tokens);
   const Tensor d_attention = rows(layout.d_attention, tokens);
   const Tensor d_qkv = rows(layout.d_qkv, tokens);
+  const auto backward_of = [&](const AdaptedLinear& linear, const Tensor& x, const Tensor& s, const Tensor& dy,
+                               const Tensor& dx) {
+    ops.linear_backward(linear, x, s, dy, dx);
+    finished(static_cast<std::size_t>(
+        std::count_if(linear.adapters.begin(), linear.adapters.end(), [](const Adapter& a) { return a.rank > 0; })));
+  };
   /// Whether nothing before group `g` of this block needs a gradient.
   const auto ends_at = [&](std::size_t g) { return layer == layout.first_kept && layout.last_group == g; };
 
   if (w.down.total_rank() > 0) ops.swiglu(t.gate_up, t.hidden);
-  ops.linear_backward(w.down, t.hidden, t.s_down, d_stream, ends_at(3) ? Tensor{} : d_hidden);
+  backward_of(w.down, t.hidden, t.s_down, d_stream, ends_at(3) ? Tensor{} : d_hidden);
   if (ends_at(3)) return;
 
   ops.swiglu_backward(d_hidden, t.gate_up, t.gate_up);
   if (w.gate_up.total_rank() > 0) ops.rms_norm(t.mid, w.mlp_norm, eps, t.normed);
-  ops.linear_backward(w.gate_up, t.normed, t.s_gate_up, t.gate_up, ends_at(2) ? Tensor{} : d_normed);
+  backward_of(w.gate_up, t.normed, t.s_gate_up, t.gate_up, ends_at(2) ? Tensor{} : d_normed);
   if (ends_at(2)) return;
   ops.rms_norm_backward(d_normed, t.mid, w.mlp_norm, eps, d_stream);
 
-  ops.linear_backward(w.o, t.attention, t.s_o, d_stream, ends_at(1) ? Tensor{} : d_attention);
+  backward_of(w.o, t.attention, t.s_o, d_stream, ends_at(1) ? Tensor{} : d_attention);
   if (ends_at(1)) return;
 
   attention_backward(batch, layer, t, d_qkv);
   if (w.qkv.total_rank() > 0) ops.rms_norm(t.stream_in, w.attn_norm, eps, t.normed);
-  ops.linear_backward(w.qkv, t.normed, t.s_qkv, d_qkv, ends_at(0) ? Tensor{} : d_normed);
+  backward_of(w.qkv, t.normed, t.s_qkv, d_qkv, ends_at(0) ? Tensor{} : d_normed);
   if (ends_at(0)) return;
   ops.rms_norm_backward(d_normed, t.stream_in, w.attn_norm, eps, d_stream);
 }

@@ -55,6 +55,10 @@ enum class Stage : std::uint8_t {
 /// "attention output", as error messages say it.
 std::string_view name_of(Stage stage);
 
+/// Hears that backward has come past the first `pairs` pairs of the adapters: their gradients are written, or on a
+/// device queued to be.
+using PairHook = std::function<void(std::size_t pairs)>;
+
 /// Sees tensors as they are made, on the host. `layer` is -1 outside the blocks. The tensor is valid during the call
 /// only.
 using Observer = std::function<void(std::int64_t layer, Stage stage, const Tensor& tensor)>;
@@ -78,9 +82,11 @@ class Decoder {
   double forward(const PackedBatch& batch, std::span<double> per_token = {});
 
   /// Training: returns the sum of the losses and writes every element of the adapters' gradient buffer with the
-  /// gradient of grad_scale * sum. `dropout_key` names this micro-batch (a function of seed, step and index, never of
-  /// rank); it matters only if the adapters have dropout. Throws as forward() does.
-  double forward_backward(const PackedBatch& batch, double grad_scale, std::uint64_t dropout_key = 0);
+  /// gradient of grad_scale * sum (AdaptedModel::gradients). `dropout_key` names this micro-batch (a function of seed,
+  /// step and index, never of rank); it matters only if the adapters have dropout. `passed`, where given, is called as
+  /// pairs are finished, and at last with all of them. Throws as forward() does.
+  double forward_backward(const PackedBatch& batch, double grad_scale, std::uint64_t dropout_key = 0,
+                          const PairHook& passed = {});
 
   /// Logits of the given tokens (row indices into the batch). out: [rows, vocab], Precision::residual, on the host.
   void logits(const PackedBatch& batch, std::span<const std::int32_t> rows, const Tensor& out);

@@ -20,13 +20,16 @@ struct Decoder::Impl {
   /// Runs all blocks on the batch taken last, with dropout where `key` is not null; returns the last residual stream.
   Tensor run_blocks(const PackedBatch& batch, const std::uint64_t* dropout_key);
   /// Final norm and cross entropy of the supervised rows; d_head_normed receives gradients where `backward`.
-  double run_head(const Tensor& stream, double grad_scale, bool backward);
+  void run_head(const Tensor& stream, double grad_scale, bool backward);
+  /// Of the rows that run_head took, added in their order. Waits for a device, so backward is queued before.
+  [[nodiscard]] double loss_sum() const;
   void set_dropout(const std::uint64_t* key);
 
   // backward.cpp
-  void run_backward(const PackedBatch& batch);
+  void run_backward(const PackedBatch& batch, const PairHook& passed);
   void head_backward(std::int64_t tokens);
-  void block_backward(const PackedBatch& batch, std::int64_t layer);
+  /// Calls `finished` with the number of pairs of each group of the block, as its gradients are queued.
+  void block_backward(const PackedBatch& batch, std::int64_t layer, const PairHook& finished);
   void attention_backward(const PackedBatch& batch, std::int64_t layer, const BlockTensors& t, const Tensor& d_qkv);
 
   [[nodiscard]] BlockTensors tensors(std::int64_t layer, std::int64_t tokens) const;

@@ -127,7 +127,8 @@ std::int64_t Decoder::supervised_tokens(const PackedBatch& batch) {
 
 double Decoder::forward(const PackedBatch& batch, std::span<double> per_token) {
   impl_->take(batch, true);
-  const double sum = impl_->run_head(impl_->run_blocks(batch, nullptr), 0, false);
+  impl_->run_head(impl_->run_blocks(batch, nullptr), 0, false);
+  const double sum = impl_->loss_sum();
   if (per_token.empty()) return sum;
   std::fill(per_token.begin(), per_token.end(), 0.0);
   const HostCopy losses(impl_->ops.storage(),
@@ -139,12 +140,12 @@ double Decoder::forward(const PackedBatch& batch, std::span<double> per_token) {
   return sum;
 }
 
-double Decoder::forward_backward(const PackedBatch& batch, double grad_scale, std::uint64_t dropout_key) {
+double Decoder::forward_backward(const PackedBatch& batch, double grad_scale, std::uint64_t dropout_key,
+                                 const PairHook& passed) {
   impl_->take(batch, true);
-  const double sum = impl_->run_head(impl_->run_blocks(batch, &dropout_key), grad_scale, true);
-  impl_->run_backward(batch);
-  impl_->model.fetch_gradients();
-  return sum;
+  impl_->run_head(impl_->run_blocks(batch, &dropout_key), grad_scale, true);
+  impl_->run_backward(batch, passed);
+  return impl_->loss_sum();
 }
 
 void Decoder::logits(const PackedBatch& batch, std::span<const std::int32_t> rows, const Tensor& out) {
@@ -268,7 +269,7 @@ Tensor Decoder::Impl::run_blocks(const PackedBatch& batch, const std::uint64_t* 
   return stream;
 }
 
-double Decoder::Impl::run_head(const Tensor& stream, double grad_scale, bool backward) {
+void Decoder::Impl::run_head(const Tensor& stream, double grad_scale, bool backward) {
   const auto count = static_cast<std::int64_t>(supervised.size());
   const Tensor gathered = rows(layout.head_rows, count);
   const Tensor normed = rows(layout.head_normed, count);
@@ -281,7 +282,12 @@ double Decoder::Impl::run_head(const Tensor& stream, double grad_scale, bool bac
   ops.cross_entropy(head.frozen, normed, targets, grad_scale, losses,
                     has_gradient ? rows(layout.d_head_normed, count) : Tensor{});
   context.observe(-1, Stage::kLosses, losses);
-  const HostCopy values(ops.storage(), losses);
+}
+
+double Decoder::Impl::loss_sum() const {
+  const auto count = static_cast<std::int64_t>(supervised.size());
+  const Tensor column = rows(layout.losses, count);
+  const HostCopy values(ops.storage(), Tensor(column.data, column.dtype, 1, count));
   double sum = 0;
   for (std::int64_t i = 0; i < count; ++i) sum += element(values.tensor(), 0, i);
   return sum;

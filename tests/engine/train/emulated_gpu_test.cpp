@@ -1,0 +1,159 @@
+// Whole runs of the program on emulated GPUs: the CUDA backend's kernels, its optimizers and the reduction between
+// GPUs, against the CPU and against each other.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "models/files/safetensors.h"
+#include "tests/engine/train/tiny_run.h"
+
+namespace lomu {
+namespace {
+
+using testing::HasSubstr;
+
+class EmulatedGpu : public testing::Test {
+ protected:
+  /// Three steps of three small micro-batches, the last of an epoch among them; on the CPU or on emulated GPUs.
+  void train(const std::string& out, bool gpu, std::vector<std::string> more = {}) {
+    std::vector<std::string> settings = {"training.steps=3", "training.micro_batches=3",
+                                         "training.micro_batch_tokens=64"};
+    if (gpu) settings.emplace_back("runtime.device=cuda");
+    settings.insert(settings.end(), more.begin(), more.end());
+    const Outcome outcome = run_.train(out, settings, {.emulated_gpu = gpu});
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+  }
+
+  [[nodiscard]] std::vector<double> losses(const std::string& out) const {
+    std::vector<double> values;
+    std::istringstream lines(run_.read(out + "/metrics.jsonl"));
+    for (std::string line; std::getline(lines, line);) values.push_back(nlohmann::json::parse(line).at("loss"));
+    return values;
+  }
+
+  [[nodiscard]] double loss_difference(const std::string& a, const std::string& b) const {
+    const std::vector<double> x = losses(a), y = losses(b);
+    EXPECT_EQ(x.size(), y.size());
+    double worst = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) worst = std::max(worst, std::abs(x[i] - y[i]) / std::abs(y[i]));
+    return worst;
+  }
+
+  /// The largest over the tensors of ||a - b|| / ||b||.
+  [[nodiscard]] double adapter_difference(const std::string& a, const std::string& b) const {
+    const SafetensorsFile x(run_.path(a + "/adapter/adapter_model.safetensors"));
+    const SafetensorsFile y(run_.path(b + "/adapter/adapter_model.safetensors"));
+    double worst = 0;
+    for (const SafetensorInfo& info : y.tensors()) {
+      const auto count = static_cast<std::size_t>(info.shape.at(0) * info.shape.at(1));
+      std::vector<double> p(count), q(count);
+      x.read_f64(info.name, p);
+      y.read_f64(info.name, q);
+      double off = 0, size = 0;
+      for (std::size_t i = 0; i < count; ++i) {
+        off += (p[i] - q[i]) * (p[i] - q[i]);
+        size += q[i] * q[i];
+      }
+      worst = std::max(worst, std::sqrt(off / size));
+    }
+    return worst;
+  }
+
+  TinyRun run_;
+};
+
+// The same limits as `launch/gpu-check` has for a real GPU.
+constexpr double kF32Loss = 1e-5;
+constexpr double kF32Adapter = 1e-5;
+
+TEST_F(EmulatedGpu, LoraMuonTrainsAsOnTheCpu) {
+  train("cpu", false);
+  train("gpu", true);
+  EXPECT_LT(loss_difference("gpu", "cpu"), kF32Loss);
+  EXPECT_LT(adapter_difference("gpu", "cpu"), kF32Adapter);
+}
+
+TEST_F(EmulatedGpu, AdamWWithDropoutAndClippingTrainsAsOnTheCpu) {
+  const std::vector<std::string> job = {"optimizer.name=adamw", "optimizer.lr=0.001", "optimizer.max_grad_norm=0.5",
+                                        "optimizer.weight_decay=0.1", "adapter.dropout=0.2"};
+  train("cpu", false, job);
+  train("gpu", true, job);
+  EXPECT_LT(loss_difference("gpu", "cpu"), kF32Loss);
+  // AdamW's first steps are the signs of gradients: where one is nearly zero its sign is that of a rounding.
+  EXPECT_LT(adapter_difference("gpu", "cpu"), 20 * kF32Adapter);
+}
+
+TEST_F(EmulatedGpu, BalanceDecayAndNesterovAreThoseOfTheCpu) {
+  const std::vector<std::string> job = {"optimizer.balance_every=2", "optimizer.weight_decay=0.1",
+                                        "optimizer.nesterov=true", "optimizer.multiplier=sqrt_m_over_n"};
+  train("cpu", false, job);
+  train("gpu", true, job);
+  EXPECT_LT(adapter_difference("gpu", "cpu"), kF32Adapter);
+}
+
+TEST_F(EmulatedGpu, BF16LossesStayNearThoseOfTheCpusF32) {
+  train("cpu", false);
+  train("gpu", true, {"runtime.dtype=bf16"});
+  const double off = loss_difference("gpu", "cpu");
+  EXPECT_LT(off, 1e-2);
+  EXPECT_GT(off, 1e-7);  // it was bf16
+}
+
+TEST_F(EmulatedGpu, AnyNumberOfRanksGivesTheSameAdapter) {
+  train("alone", true);
+  const std::string alone = run_.adapter("alone");
+  for (const int ranks : {2, 3}) {
+    const std::string out = fmt::format("ranks-{}", ranks);
+    train(out, true, {fmt::format("runtime.ranks_in_process={}", ranks)});
+    EXPECT_TRUE(run_.adapter(out) == alone) << ranks << " ranks";
+    EXPECT_EQ(losses(out), losses("alone"));
+  }
+}
+
+TEST_F(EmulatedGpu, TheLibrarysOrderOfAdditionsIsAsGood) {
+  train("tree", true);
+  train("library", true, {"runtime.deterministic=false", "runtime.ranks_in_process=2"});
+  EXPECT_LT(adapter_difference("library", "tree"), kF32Adapter);
+}
+
+TEST_F(EmulatedGpu, ResumesBitForBitOnAnotherNumberOfRanks) {
+  const std::vector<std::string> job = {"training.save_every=2"};
+  train("out", true, job);
+  const std::string whole = run_.adapter("out");
+  ASSERT_FALSE(whole.empty());
+  // As it was after its checkpoint of step 2, when step 3 had been taken but nothing was exported.
+  std::filesystem::remove_all(run_.path("out/checkpoints/step-00000003"));
+  std::filesystem::remove_all(run_.path("out/adapter"));
+  std::filesystem::remove(run_.path("out/summary.json"));
+  train("out", true, {"training.save_every=2", "runtime.ranks_in_process=2", "--resume"});
+  EXPECT_TRUE(run_.adapter("out") == whole);
+}
+
+TEST_F(EmulatedGpu, MoreRanksThanGpusAreRefused) {
+  const Outcome outcome = run_.train(
+      "out", {"runtime.device=cuda", "training.micro_batches=8", "runtime.ranks_in_process=5"}, {.emulated_gpu = true});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("5 ranks on a machine with 4 GPUs"));
+  EXPECT_THAT(outcome.err, HasSubstr("mpirun -np 4"));
+}
+
+TEST_F(EmulatedGpu, VerifiesTheOptimizersVectors) {
+  const Outcome outcome =
+      run_.lomu({"verify", "lora-muon", LOMU_TEST_DATA "/lora_muon/hard_steps.json", "--device", "cuda", "--json"},
+                {.emulated_gpu = true});
+  EXPECT_EQ(outcome.code, 0) << outcome.err << outcome.out;
+  const auto checks = nlohmann::json::parse(outcome.out);
+  EXPECT_GT(checks.size(), 4u);
+  EXPECT_TRUE(std::all_of(checks.begin(), checks.end(), [](const auto& check) { return check.at("pass") == true; }));
+}
+
+}  // namespace
+}  // namespace lomu
