@@ -90,6 +90,10 @@ void TimedOps::pack_adapters(const AdaptedLinear& linear) const {
   timed("pack_adapters", {}, [&] { inner_.pack_adapters(linear); });
 }
 
+void TimedOps::pack_all_adapters(std::span<const AdaptedLinear* const> linears) const {
+  timed("pack_adapters", {}, [&] { inner_.pack_all_adapters(linears); });
+}
+
 void TimedOps::linear_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,
                               const Tensor& s) const {
   timed(shape_name("linear_forward", linear.frozen), forward_flops(linear, x.rows),

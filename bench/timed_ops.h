@@ -43,12 +43,16 @@ class TimedOps final : public Ops {
   [[nodiscard]] std::string_view name() const override { return inner_.name(); }
   [[nodiscard]] Precision precision() const override { return inner_.precision(); }
   [[nodiscard]] Storage& storage() const override { return inner_.storage(); }
+  [[nodiscard]] std::int64_t spare_columns(std::int64_t rank, bool bias) const override {
+    return inner_.spare_columns(rank, bias);
+  }
   [[nodiscard]] std::size_t frozen_bytes(const FrozenLinear& linear) const override;
   [[nodiscard]] std::size_t adapter_bytes(const AdaptedLinear& linear) const override;
   /// Not timed: loading calls it from many threads at once.
   void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
                    const float* w) const override;
   void pack_adapters(const AdaptedLinear& linear) const override;
+  void pack_all_adapters(std::span<const AdaptedLinear* const> linears) const override;
   void linear_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,
                       const Tensor& s) const override;
   void linear_backward(const AdaptedLinear& linear, const Tensor& x, const Tensor& s, const Tensor& dy,

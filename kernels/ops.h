@@ -40,6 +40,8 @@ struct FrozenLinear {
   std::vector<std::int64_t> outs;  ///< rows of each part
   bool backward = true;            ///< also packed for dX = dY W
   std::byte* storage = nullptr;    ///< Ops::frozen_bytes() bytes, 64-byte aligned
+  /// Rows and columns behind the matrix, in storage, where factors may lie: see Ops::spare_columns.
+  std::int64_t spare = 0;
   [[nodiscard]] std::int64_t out() const {
     std::int64_t sum = 0;
     for (const auto o : outs) sum += o;
@@ -104,6 +106,16 @@ class Ops {
 
   // ---- frozen weights and adapters -------------------------------------------------------------------------------
 
+  /// Columns that a group of this total rank likes to have to spare: in FrozenLinear::spare, and behind x and dy
+  /// (Tensor::spare), where linear_forward and linear_backward then put low-rank activations beside them, so that one
+  /// product does the work of two. `bias`: the group has one. 0: this backend makes no use of them. Results are the
+  /// same without, and slower. At most one AdaptedModel at a time may have adapters on weights with spare columns: the
+  /// factors lie there.
+  [[nodiscard]] virtual std::int64_t spare_columns([[maybe_unused]] std::int64_t rank,
+                                                   [[maybe_unused]] bool bias) const {
+    return 0;
+  }
+
   /// Bytes of storage that `linear` needs.
   [[nodiscard]] virtual std::size_t frozen_bytes(const FrozenLinear& linear) const = 0;
   /// Packs rows [first_row, first_row + rows) of part `part` from `w` [rows, in] f32 into linear.storage. Row ranges
@@ -115,13 +127,19 @@ class Ops {
   [[nodiscard]] virtual std::size_t adapter_bytes(const AdaptedLinear& linear) const = 0;
   /// Packs the factors into linear.packed. Call after every change of a factor and before the next use.
   virtual void pack_adapters(const AdaptedLinear& linear) const = 0;
+  /// The same for many groups, which a device does in one launch. The span may hold groups without adapters.
+  virtual void pack_all_adapters(std::span<const AdaptedLinear* const> linears) const {
+    for (const AdaptedLinear* linear : linears) {
+      if (linear->total_rank() > 0) pack_adapters(*linear);
+    }
+  }
 
   // ---- the adapted linear layer ----------------------------------------------------------------------------------
 
   /// y[:, part i] = x W_i^T + bias_i + s_i dropout(x) A_i^T B_i^T  (+ residual)
   /// x: [T, in] activation. y: [T, out] activation; or residual dtype when `residual` is given (then y = residual +
   /// ..., y may be residual in place) or when y.dtype is Precision::residual (logits). s: [T, total_rank] activation,
-  /// receives dropout(x) A^T for backward (must be given when any rank > 0).
+  /// receives dropout(x) A^T for backward (must be given when any rank > 0); it may be the first of x's spare columns.
   virtual void linear_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,
                               const Tensor& s) const = 0;
 

@@ -16,6 +16,9 @@ struct Tensor {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int64_t ld = 0;  ///< elements from one row to the next, >= cols
+  /// Columns [cols, cols + spare) of every row, within ld, that belong to this tensor too and that an operation may
+  /// overwrite when it reads the tensor (Ops::spare_columns).
+  std::int64_t spare = 0;
 
   Tensor() = default;
   Tensor(void* d, DType t, std::int64_t r, std::int64_t c) : data(d), dtype(t), rows(r), cols(c), ld(c) {}
@@ -35,13 +38,19 @@ struct Tensor {
     return static_cast<T*>(data) + i * ld;
   }
 
-  /// Columns [first, first + count) of every row.
+  /// The same tensor with `count` spare columns.
+  [[nodiscard]] Tensor with_spare(std::int64_t count) const {
+    Tensor t = *this;
+    t.spare = count;
+    return t;
+  }
+  /// Columns [first, first + count) of every row; none to spare.
   [[nodiscard]] Tensor columns(std::int64_t first, std::int64_t count) const {
     return {offset(first), dtype, rows, count, ld};
   }
   /// Rows [first, first + count).
   [[nodiscard]] Tensor row_range(std::int64_t first, std::int64_t count) const {
-    return {offset(first * ld), dtype, count, cols, ld};
+    return Tensor(offset(first * ld), dtype, count, cols, ld).with_spare(spare);
   }
 
  private:

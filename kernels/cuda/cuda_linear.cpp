@@ -1,10 +1,10 @@
 #include "kernels/cuda/cuda_linear.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "kernels/cuda/dropout_rows.h"
 #include "kernels/cuda/epilogue.h"
+#include "kernels/cuda/low_rank_moves.h"
 
 namespace lomu::cuda {
 namespace {
@@ -19,79 +19,39 @@ DeviceRows<T> rows_of(const Tensor& t) {
   return {t.as<std::remove_const_t<T>>(), t.ld};
 }
 
-std::size_t padded(std::size_t bytes) {
-  return (bytes + Memory::kAlignment - 1) / Memory::kAlignment * Memory::kAlignment;
+bool has_dropout(const AdaptedLinear& linear) {
+  return std::any_of(linear.adapters.begin(), linear.adapters.end(),
+                     [](const Adapter& a) { return a.rank > 0 && a.dropout.p > 0; });
 }
 
+/// The tensor with `count` of its spare columns.
+Tensor widened(const Tensor& t, std::int64_t count) {
+  return {t.data, t.dtype, t.rows, t.cols + count, t.ld};
+}
+
+/// Whether products may take factors from beside the weights and put low-rank activations beside `t`.
 template <class T>
-std::size_t matrix_bytes(std::int64_t rows, std::int64_t cols) {
-  return padded(static_cast<std::size_t>(rows * cols) * sizeof(T));
+bool is_augmented(const AdaptedLayout<T>& layout, const Tensor& t) {
+  return layout.augmented() && t.spare >= layout.width();
 }
 
 }  // namespace
 
 template <class T>
-std::size_t CudaLinear<T>::frozen_bytes(const FrozenLinear& linear) {
-  return matrix_bytes<T>(linear.out(), linear.in);
-}
-
-template <class T>
-std::size_t CudaLinear<T>::adapter_bytes(const AdaptedLinear& linear) {
-  std::size_t bytes = matrix_bytes<T>(linear.total_rank(), linear.frozen.in);
-  for (std::size_t i = 0; i < linear.adapters.size(); ++i) {
-    bytes += matrix_bytes<T>(linear.frozen.outs[i], linear.adapters[i].rank);
+void CudaLinear<T>::pack_adapters(std::span<const AdaptedLinear* const> linears) {
+  std::vector<FactorRectangle<T>> table;
+  for (const AdaptedLinear* linear : linears) {
+    if (linear->total_rank() > 0) AdaptedLayout<T>(*linear).append_rectangles(*linear, table);
   }
-  return bytes;
+  if (table.empty()) return;
+  const FactorRectangle<T>& last = table.back();
+  pack_factors<T>(uploads_.on_device(std::span<const FactorRectangle<T>>(table)), table.size(),
+                  last.first_block + factor_blocks(last.rows, last.cols), stream_);
 }
 
 template <class T>
-void CudaLinear<T>::pack_frozen(Storage& storage, const FrozenLinear& linear, std::size_t part, std::int64_t first_row,
-                                std::int64_t rows, const float* w) {
-  std::int64_t row = first_row;
-  for (std::size_t i = 0; i < part; ++i) row += linear.outs[i];
-  const auto count = static_cast<std::size_t>(rows * linear.in);
-  T* to = reinterpret_cast<T*>(linear.storage) + row * linear.in;
-  if constexpr (std::is_same_v<T, float>) {
-    storage.upload(to, w, count * sizeof(float));
-  } else {
-    std::vector<T> narrow(count);
-    std::transform(w, w + count, narrow.begin(), [](float value) { return T(value); });
-    storage.upload(to, narrow.data(), count * sizeof(T));
-  }
-}
-
-template <class T>
-auto CudaLinear<T>::parts_of(const AdaptedLinear& linear) -> std::vector<Part> {
-  std::vector<Part> parts;
-  std::byte* left =
-      linear.packed == nullptr ? nullptr : linear.packed + matrix_bytes<T>(linear.total_rank(), linear.frozen.in);
-  Part next;
-  for (std::size_t i = 0; i < linear.adapters.size(); ++i) {
-    next.out = linear.frozen.outs[i];
-    next.adapter = &linear.adapters[i];
-    next.left = reinterpret_cast<T*>(left);
-    parts.push_back(next);
-    next.begin += next.out;
-    next.rank_begin += next.adapter->rank;
-    if (left != nullptr) left += matrix_bytes<T>(next.out, next.adapter->rank);
-  }
-  return parts;
-}
-
-template <class T>
-void CudaLinear<T>::pack_adapters(const AdaptedLinear& linear) {
-  const std::int64_t in = linear.frozen.in;
-  for (const Part& part : parts_of(linear)) {
-    const Adapter& a = *part.adapter;
-    if (a.rank == 0) continue;
-    copy_rows<T>({a.a, in}, 1, {right_factors(linear) + part.rank_begin * in, in}, a.rank, in, stream_);
-    copy_rows<T>({a.b, a.rank}, static_cast<float>(a.scale), {part.left, a.rank}, part.out, a.rank, stream_);
-  }
-}
-
-template <class T>
-void CudaLinear<T>::multiply(const Tensor& a, bool a_transposed, const void* b, std::int64_t ldb, bool b_transposed,
-                             const Tensor& d, float alpha, float beta) {
+void CudaLinear<T>::multiply(const Tensor& a, bool a_transposed, const Factor& b, const Tensor& d, double alpha,
+                             const Tensor& c, const float* bias) {
   Product p;
   p.m = d.rows;
   p.n = d.cols;
@@ -99,11 +59,18 @@ void CudaLinear<T>::multiply(const Tensor& a, bool a_transposed, const void* b, 
   p.operand = kTypeOf<T>;
   p.result = d.dtype;
   p.a = {a.data, a.ld, a_transposed};
-  p.b = {b, ldb, b_transposed};
+  p.b = {b.data, b.ld, b.transposed};
   p.d = d.data;
   p.ldd = d.ld;
-  p.alpha = alpha;
-  p.beta = beta;
+  p.alpha = static_cast<float>(alpha);
+  if (!c.empty()) {
+    p.beta = 1;
+    if (c.data != d.data) {
+      p.c = c.data;
+      p.ldc = c.ld;
+    }
+  }
+  p.bias = bias;
   products_.run(p, stream_);
 }
 
@@ -116,17 +83,28 @@ Tensor CudaLinear<T>::input_of(const Adapter& adapter, const Tensor& x) {
 }
 
 template <class T>
-void CudaLinear<T>::low_rank_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& s) {
-  const bool shared = std::none_of(linear.adapters.begin(), linear.adapters.end(),
-                                   [](const Adapter& a) { return a.rank > 0 && a.dropout.p > 0; });
-  if (shared) {
-    multiply(x, false, right_factors(linear), x.cols, true, s, 1, 0);
-    return;
+void CudaLinear<T>::low_rank_forward(const AdaptedLinear& linear, const AdaptedLayout<T>& layout, const Tensor& x,
+                                     const Tensor& s) {
+  const std::int64_t rank = linear.total_rank();
+  const Tensor spare = x.columns(x.cols, x.spare);
+  const bool in_place = s.data == spare.data;
+  if (has_dropout(linear)) {
+    for (const AdaptedPart& part : parts_of(linear)) {
+      if (part.rank == 0) continue;
+      multiply(input_of(*part.adapter, x), false,
+               {layout.right() + part.rank_begin * layout.right_ld(), layout.right_ld(), true},
+               s.columns(part.rank_begin, part.rank));
+    }
+  } else {
+    // In place, the zero rows below A give the zero columns behind S.
+    const bool with_zeros = in_place && is_augmented(layout, x);
+    multiply(x, false, {layout.right(), layout.right_ld(), true},
+             with_zeros ? spare.columns(0, layout.width()) : s.columns(0, rank));
+    if (with_zeros && !layout.holds_bias()) return;
   }
-  for (const Part& part : parts_of(linear)) {
-    if (part.adapter->rank == 0) continue;
-    multiply(input_of(*part.adapter, x), false, right_factors(linear) + part.rank_begin * x.cols, x.cols, true,
-             s.columns(part.rank_begin, part.adapter->rank), 1, 0);
+  if (is_augmented(layout, x)) {
+    fill_spare_columns<T>(rows_of<const T>(s), rank, layout.holds_bias(), rows_of<T>(spare), layout.width(), x.rows,
+                          stream_);
   }
 }
 
@@ -134,107 +112,158 @@ template <class T>
 void CudaLinear<T>::forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,
                             const Tensor& s) {
   if (x.rows == 0) return;
-  const std::int64_t in = linear.frozen.in;
-  const T* weights = reinterpret_cast<const T*>(linear.frozen.storage);
-  if (linear.total_rank() > 0) low_rank_forward(linear, x, s);
-  // Products go to y where it is f32; otherwise they are added in f32 and rounded once.
+  const AdaptedLayout<T> layout(linear);
+  const std::int64_t rank = linear.total_rank();
+  if (rank > 0) low_rank_forward(linear, layout, x, s);
+  const bool augmented = is_augmented(layout, x);
+  const bool bias = has_bias(linear) && !(augmented && layout.holds_bias());
+  const bool one_product = augmented || rank == 0;
+
   Tensor sums = y;
-  if (y.dtype != DType::kF32) {
+  if (y.dtype != DType::kF32 && (bias || !one_product)) {
     sums = Tensor(scratch_.take<float>(Slot::kWide, y.size()), DType::kF32, y.rows, y.cols);
   }
-  if (!residual.empty() && residual.data != y.data) {
-    storage_.copy_rows(y.data, static_cast<std::size_t>(y.ld) * sizeof(float), residual.data,
-                       static_cast<std::size_t>(residual.ld) * sizeof(float),
-                       static_cast<std::size_t>(y.cols) * sizeof(float), static_cast<std::size_t>(y.rows));
-  }
-  multiply(x, false, weights, in, true, sums, 1, residual.empty() ? 0.0F : 1.0F);
-  const std::vector<Part> parts = parts_of(linear);
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    const Part& part = parts[i];
-    const Tensor columns = sums.columns(part.begin, part.out);
-    if (part.adapter->rank > 0) {
-      const std::int64_t rank = part.adapter->rank;
-      multiply(s.columns(part.rank_begin, rank), false, part.left, rank, true, columns, 1, 1);
+  const bool bias_in_product = bias && linear.frozen.outs.size() == 1;
+  multiply(augmented ? widened(x, layout.width()) : x, false, {layout.weights(), layout.weights_ld(), true}, sums, 1,
+           residual, bias_in_product ? linear.bias.front() : nullptr);
+  if (!one_product) multiply(s, false, {layout.left(), layout.left_ld(), true}, sums, 1, sums);
+  finish(linear, bias && !bias_in_product, sums, y);
+}
+
+template <class T>
+void CudaLinear<T>::finish(const AdaptedLinear& linear, bool add_bias, const Tensor& sums, const Tensor& y) {
+  const bool round = sums.data != y.data;
+  if (!add_bias) {
+    if (round) {
+      finish_product<T>(rows_of<const float>(sums), nullptr, {}, rows_of<T>(y), y.rows, y.cols, stream_);
     }
-    const float* bias = linear.bias.empty() ? nullptr : linear.bias[i];
-    if (y.dtype != DType::kF32) {
-      finish_product<T>(rows_of<const float>(columns), bias, {}, rows_of<T>(y.columns(part.begin, part.out)), y.rows,
-                        part.out, stream_);
-    } else if (bias != nullptr) {
-      finish_product<float>(rows_of<const float>(columns), bias, {}, rows_of<float>(columns), y.rows, part.out,
+    return;
+  }
+  std::int64_t begin = 0;
+  for (std::size_t i = 0; i < linear.frozen.outs.size(); ++i) {
+    const std::int64_t out = linear.frozen.outs[i];
+    const Tensor columns = sums.columns(begin, out);
+    if (round) {
+      finish_product<T>(rows_of<const float>(columns), linear.bias[i], {}, rows_of<T>(y.columns(begin, out)), y.rows,
+                        out, stream_);
+    } else if (linear.bias[i] != nullptr) {
+      finish_product<float>(rows_of<const float>(columns), linear.bias[i], {}, rows_of<float>(columns), y.rows, out,
                             stream_);
     }
+    begin += out;
   }
 }
 
 template <class T>
-void CudaLinear<T>::factor_gradients(const AdaptedLinear& linear, const Tensor& x, const Tensor& s, const Tensor& dy,
-                                     const Tensor& ds) {
-  for (const Part& part : parts_of(linear)) {
-    const Adapter& a = *part.adapter;
-    if (a.rank == 0) continue;
-    const Tensor input = input_of(a, x);
-    multiply(ds.columns(part.rank_begin, a.rank), true, input.data, input.ld, false,
-             Tensor(a.grad_a, DType::kF32, a.rank, x.cols), 1, 0);
-    const Tensor low = s.columns(part.rank_begin, a.rank);
-    multiply(dy.columns(part.begin, part.out), true, low.data, low.ld, false,
-             Tensor(a.grad_b, DType::kF32, part.out, a.rank), static_cast<float>(a.scale), 0);
+Tensor CudaLinear<T>::rounded(const AdaptedLayout<T>& layout, const Tensor& dy) {
+  if (dy.dtype == kTypeOf<T>) return dy;
+  const std::int64_t spare = layout.augmented() ? layout.width() : 0;
+  const std::int64_t ld = dy.cols + spare;
+  Tensor narrow(scratch_.take<T>(Slot::kRounded, dy.rows * ld), kTypeOf<T>, dy.rows, dy.cols, ld);
+  finish_product<T>(rows_of<const float>(dy), nullptr, {}, rows_of<T>(narrow), dy.rows, dy.cols, stream_);
+  return narrow.with_spare(spare);
+}
+
+template <class T>
+Tensor CudaLinear<T>::low_rank_gradient(const AdaptedLinear& linear, const AdaptedLayout<T>& layout, const Tensor& dy) {
+  // Beside dY all of them: zero columns of s B give zeros, and those of the bias meet rows of zeros in [W; A; 0].
+  const std::int64_t width = layout.width();
+  const Tensor ds = is_augmented(layout, dy)
+                        ? dy.columns(dy.cols, width)
+                        : Tensor(scratch_.take<T>(Slot::kLowRank, dy.rows * width), dy.dtype, dy.rows, width);
+  multiply(dy, false, {layout.left(), layout.left_ld(), false}, ds);
+  return ds.columns(0, linear.total_rank());
+}
+
+template <class T>
+void CudaLinear<T>::right_gradients(const AdaptedLinear& linear, const Tensor& x, const Tensor& ds) {
+  std::vector<AdaptedPart> adapted = parts_of(linear);
+  std::erase_if(adapted, [](const AdaptedPart& part) { return part.rank == 0; });
+  const bool stacked = adapted.size() > 1 && !has_dropout(linear);
+  if (!stacked) {
+    for (const AdaptedPart& part : adapted) {
+      const Tensor input = input_of(*part.adapter, x);
+      multiply(ds.columns(part.rank_begin, part.rank), true, {input.data, input.ld, false},
+               Tensor(part.adapter->grad_a, DType::kF32, part.rank, x.cols));
+    }
+    return;
+  }
+  // One pass over x for all parts; what is moved afterwards is small.
+  const Tensor all(scratch_.take<float>(Slot::kFactors, ds.cols * x.cols), DType::kF32, ds.cols, x.cols);
+  multiply(ds, true, {x.data, x.ld, false}, all);
+  std::vector<FloatRun> runs;
+  for (const AdaptedPart& part : adapted) {
+    runs.push_back({all.row<float>(part.rank_begin), static_cast<float*>(part.adapter->grad_a), part.rank * x.cols});
+  }
+  copy_runs(runs, stream_);
+}
+
+template <class T>
+void CudaLinear<T>::left_gradients(const AdaptedLinear& linear, const Tensor& s, const Tensor& dy) {
+  for (const AdaptedPart& part : parts_of(linear)) {
+    if (part.rank == 0) continue;
+    const Tensor low = s.columns(part.rank_begin, part.rank);
+    multiply(dy.columns(part.begin, part.out), true, {low.data, low.ld, false},
+             Tensor(part.adapter->grad_b, DType::kF32, part.out, part.rank), part.adapter->scale);
   }
 }
 
 template <class T>
-void CudaLinear<T>::input_gradient(const AdaptedLinear& linear, const Tensor& dy, const Tensor& ds, const Tensor& dx) {
+void CudaLinear<T>::input_gradient(const AdaptedLinear& linear, const AdaptedLayout<T>& layout, const Tensor& dy,
+                                   const Tensor& ds, const Tensor& dx) {
   const std::int64_t in = linear.frozen.in;
-  const std::int64_t rank = linear.total_rank();
+  const Factor weights{layout.weights(), layout.weights_ld(), false};
+  const bool dropout = has_dropout(linear);
+  if (linear.total_rank() == 0 || (is_augmented(layout, dy) && !dropout)) {
+    multiply(linear.total_rank() == 0 ? dy : widened(dy, layout.width()), false, weights, dx);
+    return;
+  }
   Tensor sums = dx;
   if (dx.dtype != DType::kF32) {
     sums = Tensor(scratch_.take<float>(Slot::kWide, dx.size()), DType::kF32, dx.rows, dx.cols);
   }
-  multiply(dy, false, linear.frozen.storage, in, false, sums, 1, 0);
-  for (const Part& part : parts_of(linear)) {
-    const Adapter& a = *part.adapter;
-    if (a.rank == 0 || !(a.dropout.p > 0)) continue;
-    Tensor through(scratch_.take<float>(Slot::kPartials, dx.size()), DType::kF32, dx.rows, dx.cols);
-    multiply(ds.columns(part.rank_begin, a.rank), false, right_factors(linear) + part.rank_begin * in, in, false,
-             through, 1, 0);
-    add_dropped_rows(a.dropout, rows_of<const float>(through), rows_of<float>(sums), dx.rows, in, stream_);
+  multiply(dy, false, weights, sums);
+  if (!dropout) {
+    multiply(ds, false, {layout.right(), layout.right_ld(), false}, sums, 1, sums);
+  } else {
+    for (const AdaptedPart& part : parts_of(linear)) {
+      if (part.rank == 0) continue;
+      Tensor through(scratch_.take<float>(Slot::kPartials, dx.size()), DType::kF32, dx.rows, dx.cols);
+      multiply(ds.columns(part.rank_begin, part.rank), false,
+               {layout.right() + part.rank_begin * layout.right_ld(), layout.right_ld(), false}, through);
+      add_dropped_rows(part.adapter->dropout, rows_of<const float>(through), rows_of<float>(sums), dx.rows, in,
+                       stream_);
+    }
   }
-  const bool dropped = std::any_of(linear.adapters.begin(), linear.adapters.end(),
-                                   [](const Adapter& a) { return a.rank > 0 && a.dropout.p > 0; });
-  if (rank > 0 && !dropped) multiply(ds, false, right_factors(linear), in, false, sums, 1, 1);
   if (dx.dtype != DType::kF32) {
     finish_product<T>(rows_of<const float>(sums), nullptr, {}, rows_of<T>(dx), dx.rows, dx.cols, stream_);
   }
 }
 
 template <class T>
+void CudaLinear<T>::clear_gradients(const AdaptedLinear& linear) {
+  for (const AdaptedPart& part : parts_of(linear)) {
+    storage_.zero(part.adapter->grad_a, static_cast<std::size_t>(part.rank * linear.frozen.in) * sizeof(float));
+    storage_.zero(part.adapter->grad_b, static_cast<std::size_t>(part.out * part.rank) * sizeof(float));
+  }
+}
+
+template <class T>
 void CudaLinear<T>::backward(const AdaptedLinear& linear, const Tensor& x, const Tensor& s, const Tensor& dy_any,
                              const Tensor& dx) {
-  const std::int64_t rank = linear.total_rank();
   if (dy_any.rows == 0) {
-    for (const Part& part : parts_of(linear)) {
-      const Adapter& a = *part.adapter;
-      storage_.zero(a.grad_a, static_cast<std::size_t>(a.rank * linear.frozen.in) * sizeof(float));
-      storage_.zero(a.grad_b, static_cast<std::size_t>(part.out * a.rank) * sizeof(float));
-    }
+    clear_gradients(linear);
     return;
   }
-  Tensor dy = dy_any;
-  if (dy_any.dtype != kTypeOf<T>) {
-    dy = Tensor(scratch_.take<T>(Slot::kRounded, dy_any.size()), kTypeOf<T>, dy_any.rows, dy_any.cols);
-    finish_product<T>(rows_of<const float>(dy_any), nullptr, {}, rows_of<T>(dy), dy.rows, dy.cols, stream_);
-  }
+  const AdaptedLayout<T> layout(linear);
+  const Tensor dy = rounded(layout, dy_any);
   Tensor ds;
-  if (rank > 0) {
-    ds = Tensor(scratch_.take<T>(Slot::kLowRank, dy.rows * rank), kTypeOf<T>, dy.rows, rank);
-    for (const Part& part : parts_of(linear)) {
-      const std::int64_t r = part.adapter->rank;
-      if (r == 0) continue;
-      multiply(dy.columns(part.begin, part.out), false, part.left, r, false, ds.columns(part.rank_begin, r), 1, 0);
-    }
-    factor_gradients(linear, x, s, dy, ds);
+  if (linear.total_rank() > 0) {
+    ds = low_rank_gradient(linear, layout, dy);
+    right_gradients(linear, x, ds);
+    left_gradients(linear, s, dy);
   }
-  if (!dx.empty()) input_gradient(linear, dy, ds, dx);
+  if (!dx.empty()) input_gradient(linear, layout, dy, ds, dx);
 }
 
 template class CudaLinear<float>;

@@ -76,30 +76,40 @@ class AttentionPlans {
 template <class T>
 class CudaOps final : public Ops {
  public:
-  CudaOps(const Precision& precision, Device& device, Memory& memory)
+  CudaOps(const Precision& precision, Device& device, Memory& memory, LinearPath path)
       : precision_(precision),
+        path_(path),
         storage_(device.storage()),
         stream_(device.stream()),
         products_(device.make_products(memory)),
         scratch_(memory),
         uploads_(memory),
-        linear_(*products_, scratch_, storage_, stream_) {}
+        linear_(*products_, scratch_, uploads_, storage_, stream_) {}
 
   [[nodiscard]] std::string_view name() const override { return "cuda"; }
   [[nodiscard]] Precision precision() const override { return precision_; }
   [[nodiscard]] Storage& storage() const override { return storage_; }
 
+  [[nodiscard]] std::int64_t spare_columns(std::int64_t rank, bool bias) const override {
+    return path_ == LinearPath::kAugmented ? augmented_columns(rank, bias) : 0;
+  }
   [[nodiscard]] std::size_t frozen_bytes(const FrozenLinear& linear) const override {
-    return CudaLinear<T>::frozen_bytes(linear);
+    return AdaptedLayout<T>::frozen_bytes(linear);
   }
   void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
                    const float* w) const override {
-    CudaLinear<T>::pack_frozen(storage_, linear, part, first_row, rows, w);
+    AdaptedLayout<T>::pack_frozen(storage_, linear, part, first_row, rows, w);
   }
   [[nodiscard]] std::size_t adapter_bytes(const AdaptedLinear& linear) const override {
-    return CudaLinear<T>::adapter_bytes(linear);
+    return AdaptedLayout<T>::adapter_bytes(linear);
   }
-  void pack_adapters(const AdaptedLinear& linear) const override { linear_.pack_adapters(linear); }
+  void pack_adapters(const AdaptedLinear& linear) const override {
+    const AdaptedLinear* one = &linear;
+    linear_.pack_adapters({&one, 1});
+  }
+  void pack_all_adapters(std::span<const AdaptedLinear* const> linears) const override {
+    linear_.pack_adapters(linears);
+  }
 
   void linear_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,
                       const Tensor& s) const override {
@@ -226,6 +236,7 @@ class CudaOps final : public Ops {
   }
 
   Precision precision_;
+  LinearPath path_;
   Storage& storage_;
   Stream stream_;
   std::unique_ptr<MatrixProducts> products_;
@@ -237,9 +248,9 @@ class CudaOps final : public Ops {
 
 }  // namespace
 
-std::unique_ptr<Ops> make_cuda_ops(const Precision& precision, Device& device, Memory& memory) {
-  if (precision == kF32Precision) return std::make_unique<CudaOps<float>>(precision, device, memory);
-  if (precision == kBF16Precision) return std::make_unique<CudaOps<BF16>>(precision, device, memory);
+std::unique_ptr<Ops> make_cuda_ops(const Precision& precision, Device& device, Memory& memory, LinearPath path) {
+  if (precision == kF32Precision) return std::make_unique<CudaOps<float>>(precision, device, memory, path);
+  if (precision == kBF16Precision) return std::make_unique<CudaOps<BF16>>(precision, device, memory, path);
   throw UsageError("the CUDA backend computes in bf16 or f32", "dtype", "use backend reference for f64");
 }
 

@@ -1,6 +1,4 @@
-// What follows a matrix product whose result is float32: bias, residual and rounding to the type of y; and copies of
-// matrices with a factor and rounding, which is how weights and adapter factors get into the buffers that products
-// read (any leading dimension, so also into spare columns of one).
+// What follows a matrix product whose result is float32: bias, residual and rounding to the type of y.
 //
 // Bound by memory: every operand moves once. Products that can do this themselves (a bias epilogue, beta = 1) should.
 #pragma once
@@ -17,10 +15,5 @@ namespace lomu::cuda {
 template <class T>
 void finish_product(DeviceRows<const float> c, const float* bias, DeviceRows<const float> residual, DeviceRows<T> y,
                     std::int64_t rows, std::int64_t cols, Stream stream);
-
-/// to = factor * from, rounded once. T is BF16 or float. [rows, cols] both; what lies between the rows of `to` stays.
-template <class T>
-void copy_rows(DeviceRows<const float> from, float factor, DeviceRows<T> to, std::int64_t rows, std::int64_t cols,
-               Stream stream);
 
 }  // namespace lomu::cuda

@@ -3,7 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "kernels/cuda/stream.h"
 #include "kernels/dtype.h"
@@ -18,24 +21,30 @@ struct Operand {
   bool transposed = false;
 };
 
-/// D = alpha A' B' + beta D, with A' [m, k] and B' [k, n] after transposition, D [m, n].
-/// A and B have one element type (bf16 or f32); D is that type or f32. Products are added in f32; f32 operands are
-/// multiplied as f32 (no TF32).
+/// D = alpha A' B' + beta C + bias, with A' [m, k] and B' [k, n] after transposition, C and D [m, n], a bias for each
+/// column. A and B have one element type (bf16 or f32); C and D are both that type, or both f32. Products are added in
+/// f32 and rounded once; f32 operands are multiplied as f32 (no TF32).
 struct Product {
   std::int64_t m = 0, n = 0, k = 0;
   DType operand = DType::kF32;
   DType result = DType::kF32;
   Operand a, b;
+  const void* c = nullptr;  ///< nullptr: D itself; else it does not overlap D
+  std::int64_t ldc = 0;
+  const float* bias = nullptr;  ///< [n]; only where D is f32, for the library takes a bias in D's type alone
   void* d = nullptr;
   std::int64_t ldd = 0;
   float alpha = 1;
   float beta = 0;
+
+  [[nodiscard]] const void* addend() const { return c == nullptr ? d : c; }
+  [[nodiscard]] std::int64_t addend_ld() const { return c == nullptr ? ldd : ldc; }
 };
 
 class MatrixProducts {
  public:
   virtual ~MatrixProducts() = default;
-  /// Queues the product. m or n = 0 does nothing; k = 0 scales D by beta. The same shapes and addresses' alignment give
+  /// Queues the product. m or n = 0 does nothing; k > 0. The same shapes and addresses' alignment give
   /// the same bits in every call. Throws Error for a product that the library refuses.
   virtual void run(const Product& product, Stream stream) = 0;
 };
@@ -43,8 +52,19 @@ class MatrixProducts {
 /// Sums in k order, in f32 from exact products: what emulation uses, and the check of the other.
 std::unique_ptr<MatrixProducts> make_plain_products();
 
-/// cuBLASLt with an algorithm chosen once for each shape. `memory` is device memory and outlives the result; it gives
-/// the workspace. Only in builds with CUDA.
-std::unique_ptr<MatrixProducts> make_cublaslt_products(Memory& memory);
+/// How cuBLASLt's algorithms are chosen. Either way the sums of an algorithm have a fixed order.
+struct ProductOptions {
+  /// false: the library's first choice, which depends on shape, card and library alone, so all ranks and runs take the
+  /// same one and results are the same bits. true: the fastest of its first eight, measured when a shape is first met
+  /// (some ten milliseconds; shapes of nearly equal size share the result) and remembered in `cache`; another run, or
+  /// another rank, may choose differently and then differs in the last bits.
+  bool timed = false;
+  std::filesystem::path cache;                   ///< AlgorithmCache's file; empty: its default place
+  std::function<void(const std::string&)> warn;  ///< told once if the cache cannot be used; may be empty
+};
+
+/// cuBLASLt with plans kept for each shape, so that a call costs the host little more than the launch. `memory` is
+/// memory of the current device and outlives the result; it gives the workspace. Only in builds with CUDA.
+std::unique_ptr<MatrixProducts> make_cublaslt_products(Memory& memory, const ProductOptions& options = {});
 
 }  // namespace lomu::cuda

@@ -15,7 +15,8 @@ enum class Slot : std::uint8_t {
   kRounded,     ///< dy in the activation's type
   kLowRank,     ///< dS
   kDropped,     ///< dropout(x)
-  kPartials,    ///< of sums over tokens
+  kPartials,    ///< what comes back through one adapter
+  kFactors,     ///< gradients of all right factors of a group
   kAttention,   ///< attention's backward pass
   kLogits,      ///< a chunk of logits
   kLogitsGrad,  ///< its gradient

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "kernels/memory.h"
@@ -29,7 +31,11 @@ struct LinearCase {
   LinearCase(const LinearShape& shape, const Ops& ops) {
     linear.frozen.in = shape.in;
     linear.frozen.outs = shape.outs;
+    linear.frozen.spare =
+        ops.spare_columns(std::accumulate(shape.ranks.begin(), shape.ranks.end(), std::int64_t{0}), shape.bias);
     storage = memory.allocate(Scope::kWeights, ops.frozen_bytes(linear.frozen), "frozen");
+    // Not a number wherever a backend with spare room has not written.
+    if (linear.frozen.spare > 0) std::memset(storage.data(), 0xff, storage.size());
     linear.frozen.storage = storage.data();
     grad_a.reserve(shape.outs.size());  // the adapters keep pointers into these
     grad_b.reserve(shape.outs.size());

@@ -173,20 +173,5 @@ TYPED_TEST(CudaBlockOps, FinishProductAddsWhatIsThere) {
   }
 }
 
-TYPED_TEST(CudaBlockOps, CopyRowsScalesIntoAWiderMatrix) {
-  using T = TypeParam;
-  for (const auto& [rows, cols] : kShapes) {
-    for (const Layout layout : kLayouts) {
-      auto from = DeviceMatrix<float>::random(rows, cols, 1);
-      DeviceMatrix<T> want(rows, cols, layout), to(rows, cols, layout);
-      for (std::int64_t i = 0; i < rows; ++i) {
-        for (std::int64_t j = 0; j < cols; ++j) want(i, j) = T(0.75f * from(i, j));
-      }
-      copy_rows<T>(from, 0.75f, to, rows, cols, nullptr);
-      expect_same_bits(to, want);
-    }
-  }
-}
-
 }  // namespace
 }  // namespace lomu::cuda
