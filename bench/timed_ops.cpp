@@ -162,10 +162,6 @@ void TimedOps::cross_entropy(const FrozenLinear& head, const Tensor& x, std::spa
         [&] { inner_.cross_entropy(head, x, targets, grad_scale, losses, dx); });
 }
 
-void TimedOps::reserve_cross_entropy(const FrozenLinear& head, std::int64_t rows) const {
-  inner_.reserve_cross_entropy(head, rows);
-}
-
 void TimedOps::gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const {
   timed("gather_rows", {}, [&] { inner_.gather_rows(x, rows, y); });
 }

@@ -75,7 +75,10 @@ class TimedOps final : public Ops {
   void swiglu_backward(const Tensor& dh, const Tensor& gate_up, const Tensor& d_gate_up) const override;
   void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
                      double grad_scale, const Tensor& losses, const Tensor& dx) const override;
-  void reserve_cross_entropy(const FrozenLinear& head, std::int64_t rows) const override;
+  [[nodiscard]] std::size_t scratch_bytes(const Workload& workload) const override {
+    return inner_.scratch_bytes(workload);
+  }
+  void reserve_scratch(const Workload& workload) const override { inner_.reserve_scratch(workload); }
   void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const override;
   void scatter_rows(const Tensor& y, std::span<const std::int32_t> rows, const Tensor& x) const override;
 

@@ -1,7 +1,7 @@
 // How fast a training step is as a user gets it, and where its time and memory go.
 //
 //   bench_train_step --model GGUF|FOLDER|CONFIG.json [--rank 16] [--tokens 512] [--micro-batches 4] [--steps N]
-//                    [--dtype f32|bf16] [--device cpu|cuda]
+//                    [--dtype f32|bf16] [--device cpu|cuda] [--recompute auto|none|norms|mlp|block]
 //   A config.json alone stands for a model of its shapes with random weights: bench/models/ has some.
 //   mpirun -np 2 bench_train_step ...          the micro-batches divided over the ranks
 //
@@ -33,6 +33,7 @@
 #include "engine/train/evaluation.h"
 #include "engine/train/job_options.h"
 #include "engine/train/make_step.h"
+#include "engine/train/memory_fit.h"
 #include "engine/train/resident_memory.h"
 #include "kernels/cuda/device_facts.h"
 #include "kernels/error.h"
@@ -97,7 +98,8 @@ class Training {
     model_.emplace(session_.weights(), &adapters_, ops_, session_.memory());
     transport_ = open_transport(job_.runtime, session_, comm_);
     sharded_ = make_step(job_, session_, *model_, true, comm_, transport_.get());
-    decoder_.emplace(*model_, ops_, session_.memory(), DecoderCapacity{tokens, tokens, tokens, true});
+    recompute_ = make_decoder(decoder_, *model_, ops_, session_.memory(), {tokens, tokens, tokens / settings.documents},
+                              job_.training.recompute, comm_);
     for (int i = 0; i < job_.training.micro_batches; ++i) {
       batches_.push_back(
           random_batch(tokens, settings.documents, session_.config().vocab_size, static_cast<std::uint64_t>(i)));
@@ -132,6 +134,7 @@ class Training {
   }
 
   [[nodiscard]] const ModelSession& session() const { return session_; }
+  [[nodiscard]] Recompute recompute() const { return recompute_; }
   TimedOps& ops() { return ops_; }
   TimedCommunicator& comm() { return comm_; }
 
@@ -144,6 +147,7 @@ class Training {
   std::optional<AdaptedModel> model_;
   std::unique_ptr<DeviceTransport> transport_;
   std::unique_ptr<ShardedStep> sharded_;
+  Recompute recompute_ = Recompute::kNone;
   std::optional<Decoder> decoder_;
   std::vector<Batch> batches_;
   std::uint64_t supervised_ = 0;
@@ -199,6 +203,7 @@ TrainStepReport measure(const Settings& settings, Communicator& comm) {
   report.optimizer = settings.job.optimizer.name == config::OptimizerName::kAdamW ? "adamw" : "lora_muon";
   report.ranks = comm.size();
   report.threads = session.compute().threads;
+  report.recompute = name_of(training.recompute());
   report.adapter_rank = settings.job.adapter.rank;
   report.tokens = settings.job.training.micro_batch_tokens;
   report.micro_batches = settings.job.training.micro_batches;
@@ -250,6 +255,7 @@ void write_report(const Settings& settings, const TrainStepReport& report) {
 
 void declare_options(CLI::App& app, Settings& settings, ComputeOptions& compute) {
   using config::OptimizerName;
+  using config::RecomputeLevel;
   config::TrainConfig& job = settings.job;
   job.training.micro_batch_tokens = 512;
   job.training.micro_batches = 4;
@@ -268,6 +274,13 @@ void declare_options(CLI::App& app, Settings& settings, ComputeOptions& compute)
   add_choice<OptimizerName>(app, "--optimizer", job.optimizer.name,
                             {{"lora_muon", OptimizerName::kLoraMuon}, {"adamw", OptimizerName::kAdamW}},
                             "the optimizer");
+  add_choice<RecomputeLevel>(app, "--recompute", job.training.recompute,
+                             {{"auto", RecomputeLevel::kAuto},
+                              {"none", RecomputeLevel::kNone},
+                              {"norms", RecomputeLevel::kNorms},
+                              {"mlp", RecomputeLevel::kMlp},
+                              {"block", RecomputeLevel::kBlock}},
+                             "what backward computes again");
   declare(app, compute);
 }
 

@@ -84,9 +84,9 @@ std::string as_table(const TrainStepReport& r) {
     line(name, "", fmt::format("{:.2f}", seconds * per_step), fmt::format("{:.1f} %", 100 * seconds / r.parts.total),
          "", "", "");
   };
-  text +=
-      fmt::format("{}, {} rank{} of {}; {}, rank {}; {} x {} tokens a step, {} steps\n\n", r.model, r.ranks,
-                  r.ranks == 1 ? "" : "s", r.compute, r.optimizer, r.adapter_rank, r.micro_batches, r.tokens, r.steps);
+  text += fmt::format("{}, {} rank{} of {}; {}, rank {}; {} x {} tokens a step, {} steps; recompute {}\n\n", r.model,
+                      r.ranks, r.ranks == 1 ? "" : "s", r.compute, r.optimizer, r.adapter_rank, r.micro_batches,
+                      r.tokens, r.steps, r.recompute);
   line(r.ranks == 1 ? "operation" : "operation (rank 0)", "calls", "ms a step", "share", "GFLOP", "GFLOP/s", "ceiling");
   for (const OperationTime& o : by_time(r.operations)) {
     if (o.flops.total() == 0) {
@@ -156,6 +156,7 @@ std::string as_json(const TrainStepReport& r) {
                        {"compute", r.compute},
                        {"ranks", r.ranks},
                        {"threads_per_rank", r.threads},
+                       {"recompute", r.recompute},
                        {"adapter_rank", r.adapter_rank},
                        {"tokens", r.tokens},
                        {"micro_batches", r.micro_batches},

@@ -40,6 +40,7 @@ struct TrainStepReport {
   std::string optimizer;
   int ranks = 1;
   int threads = 1;  ///< of each rank
+  std::string recompute;
   std::int64_t adapter_rank = 0;
   std::int64_t tokens = 0;  ///< of a micro-batch
   std::int64_t micro_batches = 0;

@@ -53,6 +53,12 @@ class UnsupportedError : public Error {
   using Error::Error;
 };
 
+/// A storage has no more memory. what() holds the ledger's table.
+class MemoryError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// NaN, infinity, or a matrix that has no factorisation. `where` names the step and tensor.
 class NumericError : public Error {
  public:

@@ -8,10 +8,31 @@
 
 namespace lomu {
 
+namespace {
+
+/// Which setting decides how much a scope takes.
+const char* setting_for(Scope scope) {
+  switch (scope) {
+    case Scope::kWeights: return "use dtype bf16, a smaller model, or more memory";
+    case Scope::kAdapters:
+    case Scope::kOptimizer:
+    case Scope::kComm: return "use a lower adapter.rank, or fewer adapter.targets or adapter.layers";
+    case Scope::kActivations:
+    case Scope::kWorkspace: break;
+  }
+  return "use fewer tokens at once (training.micro_batch_tokens), or training.recompute: block";
+}
+
+}  // namespace
+
 std::string_view name_of(Scope scope) {
   constexpr std::array<std::string_view, kScopes> kNames = {"weights",     "adapters",  "optimizer",
                                                             "activations", "workspace", "comm"};
   return kNames[static_cast<std::size_t>(scope)];
+}
+
+std::string in_megabytes(std::size_t bytes) {
+  return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
 }
 
 Buffer::Buffer(Buffer&& other) noexcept {
@@ -35,8 +56,11 @@ Buffer Memory::allocate(Scope scope, std::size_t bytes, std::string_view label) 
   if (bytes == 0) return buffer;
   std::byte* data = storage_.allocate(bytes);
   if (data == nullptr) {
-    throw Error(fmt::format("out of memory: {} bytes for {} ({})\n{}", bytes, label, name_of(scope), table()), {},
-                "use fewer tokens a micro-batch (training.micro_batch_tokens), a lower rank, or dtype bf16");
+    const StorageRoom room = storage_.room();
+    throw MemoryError(fmt::format("out of memory{}: {} for {} ({}); {} of {} are free, and this rank has taken\n{}",
+                                  storage_.on_host() ? "" : " on the GPU", in_megabytes(bytes), label, name_of(scope),
+                                  in_megabytes(room.free), in_megabytes(room.total), table()),
+                      {}, setting_for(scope));
   }
   buffer.data_ = data;
   buffer.size_ = bytes;
@@ -59,8 +83,8 @@ std::size_t Memory::current_total() const {
 std::string Memory::table() const {
   std::string text;
   for (std::size_t i = 0; i < kScopes; ++i) {
-    text += fmt::format("  {:<12} {:>9.1f} MB now {:>9.1f} MB peak\n", name_of(static_cast<Scope>(i)),
-                        static_cast<double>(current_[i]) / 1e6, static_cast<double>(peak_[i]) / 1e6);
+    text += fmt::format("  {:<12} {:>12} now {:>12} peak\n", name_of(static_cast<Scope>(i)), in_megabytes(current_[i]),
+                        in_megabytes(peak_[i]));
   }
   return text;
 }

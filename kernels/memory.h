@@ -20,6 +20,9 @@ inline constexpr std::size_t kScopes = 6;
 /// "weights", "adapters", "optimizer", "activations", "workspace", "comm".
 std::string_view name_of(Scope scope);
 
+/// "1234.5 MB", of 10^6 bytes.
+std::string in_megabytes(std::size_t bytes);
+
 class Memory;
 
 /// Owns one aligned allocation; returns it to its ledger when it goes.
@@ -57,8 +60,8 @@ class Memory {
   explicit Memory(Storage& storage) : storage_(storage) {}
   [[nodiscard]] Storage& storage() const { return storage_; }
 
-  /// Zero-filled bytes (on the host fresh pages, so untouched ones cost nothing). Throws Error with the ledger's table
-  /// when the machine has no more; `label` names the buffer in that message.
+  /// Zero-filled bytes (on the host fresh pages, so untouched ones cost nothing). Throws MemoryError with what the
+  /// storage has and the ledger's table when there is no more; `label` names the buffer in that message.
   [[nodiscard]] Buffer allocate(Scope scope, std::size_t bytes, std::string_view label);
 
   /// Counts bytes that somebody else allocated (a shared mapping of weights).

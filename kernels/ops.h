@@ -96,6 +96,24 @@ struct AttentionShape {
   std::int64_t window = 0;  ///< 0: all earlier positions; w: position t sees t - w + 1 ... t
 };
 
+/// The largest micro-batch of a decoder, as its operations see it: what a backend plans its scratch memory from. Only
+/// shapes, ranks and dropout count; there is no memory behind the linear layers.
+struct Workload {
+  struct Linear {
+    AdaptedLinear layer;
+    bool to_stream = false;  ///< y is added to the residual stream, so dy has its dtype
+  };
+  std::int64_t tokens = 0;
+  std::int64_t document = 0;    ///< longest sequence
+  std::int64_t supervised = 0;  ///< rows that go through the head
+  bool backward = false;
+  std::vector<Linear> linears;
+  AttentionShape attention;
+  std::int64_t hidden = 0;        ///< columns of the residual stream
+  std::int64_t intermediate = 0;  ///< columns of the MLP's hidden
+  FrozenLinear head;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -196,14 +214,18 @@ class Ops {
   virtual void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
                              double grad_scale, const Tensor& losses, const Tensor& dx) const = 0;
 
-  /// Takes the scratch memory that cross_entropy with dx needs for up to `rows` rows now, so that a run's plan of
-  /// memory holds its largest piece of scratch. Never needed for a right result.
-  virtual void reserve_cross_entropy(const FrozenLinear& head, std::int64_t rows) const = 0;
-
   /// y[i] = x[rows[i]].  x: [T, n], y: [N, n], same dtype.
   virtual void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const = 0;
   /// x = 0, then x[rows[i]] = y[i]. Rows are distinct.
   virtual void scatter_rows(const Tensor& y, std::span<const std::int32_t> rows, const Tensor& x) const = 0;
+
+  // ---- memory of the operations themselves -----------------------------------------------------------------------
+
+  /// Bytes of Scope::kWorkspace that the operations of micro-batches up to `workload` take beside their tensors.
+  [[nodiscard]] virtual std::size_t scratch_bytes(const Workload& workload) const = 0;
+  /// Takes them now, so that no micro-batch allocates and a device that is too small is known before the first step.
+  /// Never needed for a right result: an operation that finds too little takes more.
+  virtual void reserve_scratch(const Workload& workload) const = 0;
 };
 
 /// The specification. `precision` may also be kF64Precision.

@@ -4,12 +4,15 @@
 
 #include <cstring>
 
+#include "kernels/host_room.h"
+
 namespace lomu {
 namespace {
 
 class HostStorage final : public Storage {
  public:
   [[nodiscard]] bool on_host() const override { return true; }
+  [[nodiscard]] StorageRoom room() const override { return host_room(); }
 
   std::byte* allocate(std::size_t bytes) override {
     // mmap, not malloc: pages are zero and arrive on first touch, and go back to the system when the buffer goes.

@@ -9,11 +9,18 @@
 
 namespace lomu {
 
+/// How large a storage is. Both zero: it does not say.
+struct StorageRoom {
+  std::size_t total = 0;
+  std::size_t free = 0;  ///< bytes that could be allocated now, by whoever asks first
+};
+
 class Storage {
  public:
   virtual ~Storage() = default;
   /// Whether its addresses may be read and written by ordinary code.
   [[nodiscard]] virtual bool on_host() const = 0;
+  [[nodiscard]] virtual StorageRoom room() const = 0;
   /// Zero-filled bytes, aligned to Memory::kAlignment; null when there are no more.
   virtual std::byte* allocate(std::size_t bytes) = 0;
   virtual void release(std::byte* data, std::size_t bytes) noexcept = 0;

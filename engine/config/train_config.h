@@ -16,6 +16,7 @@ enum class ChatTemplate { kAuto, kChatML, kLlama3 };
 enum class OnBadRecord { kStop, kSkip };
 enum class OnLongRecord { kStop, kSkip, kTruncate };
 enum class TrainOn { kAssistant, kAll };
+enum class RecomputeLevel { kAuto, kNone, kNorms, kMlp, kBlock };
 enum class ScheduleName { kConstant, kLinear, kCosine, kWsd };
 enum class OptimizerName { kLoraMuon, kAdamW };
 enum class Orthogonalizer { kExact, kNewtonSchulz };
@@ -83,6 +84,7 @@ struct TrainingConfig {
   std::optional<double> epochs = 1;
   int micro_batch_tokens = 1024;
   int micro_batches = 8;  ///< a step, over all ranks together
+  RecomputeLevel recompute = RecomputeLevel::kAuto;
   int validation_every = 100;
   int save_every = 500;
   std::int64_t seed = 0;

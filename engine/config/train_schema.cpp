@@ -127,6 +127,13 @@ void add_training(Table& table) {
       .key("micro_batches", &TrainingConfig::micro_batches,
            "micro-batches of one step, over all ranks together: the result does not depend on the number of ranks")
       .range(1, 1 << 24);
+  training.key("recompute", &TrainingConfig::recompute,
+               {{"auto", RecomputeLevel::kAuto, "the first of the following that fits into the memory that is free"},
+                {"none", RecomputeLevel::kNone, "nothing: the fastest, and the most memory"},
+                {"norms", RecomputeLevel::kNorms, "norms and SwiGLU"},
+                {"mlp", RecomputeLevel::kMlp, "the gate and up projections too"},
+                {"block", RecomputeLevel::kBlock, "all of a block but its down projection: the least memory"}},
+               "what backward computes again instead of keeping it; the result is the same bit for bit");
   training.key("validation_every", &TrainingConfig::validation_every, "distance of validations; 0: only at the end")
       .unit("steps")
       .range(0, kIntMax);

@@ -24,6 +24,18 @@ Tokenizer load_tokenizer(const std::filesystem::path& path, const ModelConfig& c
   return tokenizer;
 }
 
+/// On a device. The message of a failure says what would fit.
+Buffer allocate_weights(Memory& memory, std::size_t bytes, const Precision& precision) {
+  try {
+    return memory.allocate(Scope::kWeights, bytes, "weights");
+  } catch (const MemoryError& error) {
+    const bool half_fits = precision == kF32Precision && bytes / 2 <= memory.storage().room().free;
+    throw MemoryError(error.what(), error.where(),
+                      half_fits ? fmt::format("dtype bf16 takes {}", in_megabytes(bytes / 2))
+                                : "the weights alone do not fit: use a smaller model, or a GPU with more memory");
+  }
+}
+
 }  // namespace
 
 // In the order in which they are made: each may refer to those above it.
@@ -56,7 +68,7 @@ void ModelSession::Parts::load_weights(Communicator& comm, bool training) {
   }
   comm.together(
       [&] {
-        device_region = backend.memory->allocate(Scope::kWeights, layout.bytes(), "weights");
+        device_region = allocate_weights(*backend.memory, layout.bytes(), ops.precision());
         fill({device_region.data(), device_region.size()});
       },
       "loading the weights");

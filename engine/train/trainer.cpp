@@ -18,6 +18,7 @@
 #include "engine/train/evaluation.h"
 #include "engine/train/job_options.h"
 #include "engine/train/make_step.h"
+#include "engine/train/memory_fit.h"
 #include "engine/train/metrics.h"
 #include "engine/train/nonfinite.h"
 #include "engine/train/progress.h"
@@ -54,6 +55,7 @@ std::string job_hash(const config::TrainConfig& config, const Precision& precisi
   job.output.dir = "-";
   job.data.cache_dir = "-";
   job.training.save_every = 0;
+  job.training.recompute = config::RecomputeLevel::kAuto;
   FastHash hash;
   hash.add(config::resolved_yaml(job));
   return hash.hex();
@@ -112,8 +114,9 @@ class Run {
     transport_ = open_transport(config_.runtime, session_, comm_);
     comm_.together([&] { make_sharded(); }, "preparing the optimizer");
     if (resume) restore();
+    recompute_ = make_decoder(decoder_, *model_, session_.ops(), session_.memory(), capacity_of(config, data_),
+                              config.training.recompute, comm);
     comm_.together([&] { begin(); }, "beginning the run");
-    decoder_.emplace(*model_, session_.ops(), session_.memory(), capacity_of(config, data_));
   }
 
   TrainSummary train();
@@ -147,6 +150,7 @@ class Run {
   std::optional<AdaptedModel> model_;
   std::unique_ptr<DeviceTransport> transport_;
   std::unique_ptr<ShardedStep> sharded_;
+  Recompute recompute_ = Recompute::kNone;
   std::optional<Decoder> decoder_;
   std::int64_t total_ = 0;
   std::int64_t done_ = 0;  ///< steps before this run began
@@ -215,6 +219,7 @@ void Run::introduce() const {
   fmt::print(stderr, "compute    {} rank{} of {}\n", comm_.size(), comm_.size() == 1 ? "" : "s",
              session_.compute().text());
   if (!session_.weights_note().empty()) fmt::print(stderr, "note       {}\n", session_.weights_note());
+  fmt::print(stderr, "recompute  {}\n", name_of(recompute_));
   const auto ledger = [](const char* title, const Memory& memory) {
     fmt::print(stderr, "{} planned {}, one rank:\n{}", title, human_bytes(memory.current_total()), memory.table());
   };
@@ -375,6 +380,7 @@ void Run::finish(TrainSummary& summary) {
                                          {"ranks", comm_.size()},
                                          {"threads_per_rank", session_.compute().threads},
                                          {"compute", session_.compute().text()},
+                                         {"recompute", name_of(recompute_)},
                                          {"adapter", summary.adapter.string()}};
         if (summary.validation_before) object["validation_before"] = *summary.validation_before;
         if (summary.validation_after) object["validation_after"] = *summary.validation_after;

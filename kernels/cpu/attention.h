@@ -18,4 +18,11 @@ void attention_backward(Team& team, const AttentionShape& shape, std::span<const
                         const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& dout, const Tensor& dq, const Tensor& dk, const Tensor& dv);
 
+/// Adds the scratch that each takes for packed sequences of up to `tokens` rows together and `document` each.
+template <class T>
+void attention_scratch(TeamScratch& scratch, const AttentionShape& shape, std::int64_t tokens, std::int64_t document);
+template <class T>
+void attention_backward_scratch(TeamScratch& scratch, const AttentionShape& shape, std::int64_t tokens,
+                                std::int64_t document);
+
 }  // namespace lomu::cpu

@@ -249,6 +249,27 @@ void attention_backward(Team& team, const AttentionShape& shape, std::span<const
   });
 }
 
+template <class T>
+void attention_backward_scratch(TeamScratch& scratch, const AttentionShape& shape, std::int64_t tokens,
+                                std::int64_t document) {
+  const std::int64_t d = shape.head_dim;
+  const std::int64_t padded = round_up(document, kPanel);
+  const PanelShape transposed{d, padded, kDTypeOf<T>};
+  const PanelShape plain{padded, d, kDTypeOf<T>};
+  for (const Slot slot : {kQueryT, kDoutT})
+    scratch.worker.need<T>(slot, transposed.panels() * transposed.panel_stride());
+  for (const Slot slot : {kQueryP, kDoutP}) scratch.worker.need<T>(slot, plain.panels() * plain.panel_stride());
+  scratch.worker.need<float>(kStats, 2 * padded + 2 * d);
+  for (const Slot slot : {kScores, kDScores}) scratch.worker.need<float>(slot, std::max(kTileRows * kChunk, d));
+  for (const Slot slot : {kWeights, kDWeights, kPackedDScores}) scratch.worker.need<T>(slot, kTileRows * kChunk);
+  scratch.worker.need<T>(kKeys, 3 * kTileRows * d);
+  scratch.worker.need<float>(kDQueryT, d * padded);
+  scratch.worker.need<float>(kAccumulate, 2 * kTileRows * d);
+  scratch.team.need<float>(kHeadGradients, 2 * shape.heads * tokens * d);
+}
+
+template void attention_backward_scratch<float>(TeamScratch&, const AttentionShape&, std::int64_t, std::int64_t);
+template void attention_backward_scratch<BF16>(TeamScratch&, const AttentionShape&, std::int64_t, std::int64_t);
 template void attention_backward<float>(Team&, const AttentionShape&, std::span<const SequenceSpan>, const Tensor&,
                                         const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                         const Tensor&, const Tensor&, const Tensor&);

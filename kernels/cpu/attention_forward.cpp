@@ -202,6 +202,24 @@ void attention(Team& team, const AttentionShape& shape, std::span<const Sequence
   });
 }
 
+template <class T>
+void attention_scratch(TeamScratch& scratch, const AttentionShape& shape, std::int64_t tokens, std::int64_t document) {
+  const std::int64_t d = shape.head_dim;
+  scratch.worker.need<T>(kQuery, kTileRows * d);
+  scratch.worker.need<float>(kScores, std::max(kTileRows * kChunk, document));
+  scratch.worker.need<T>(kWeights, kTileRows * kChunk);
+  scratch.worker.need<float>(kOut, kTileRows * d);
+  scratch.worker.need<float>(kWide, 3 * d);
+  // Each sequence is rounded up to whole panels. Enough for sequences of a panel on average; many that are shorter make
+  // the slot grow.
+  const std::int64_t rows = 2 * round_up(tokens, kPanel);
+  const auto size = [](const PanelShape& panels) { return panels.panels() * panels.panel_stride(); };
+  scratch.team.need<T>(kKeys, shape.kv_heads * size({d, rows, kDTypeOf<T>}));
+  scratch.team.need<T>(kValues, shape.kv_heads * size({rows, d, kDTypeOf<T>}));
+}
+
+template void attention_scratch<float>(TeamScratch&, const AttentionShape&, std::int64_t, std::int64_t);
+template void attention_scratch<BF16>(TeamScratch&, const AttentionShape&, std::int64_t, std::int64_t);
 template void attention<float>(Team&, const AttentionShape&, std::span<const SequenceSpan>, const Tensor&,
                                const Tensor&, const Tensor&, const Tensor&, const Tensor&);
 template void attention<BF16>(Team&, const AttentionShape&, std::span<const SequenceSpan>, const Tensor&, const Tensor&,

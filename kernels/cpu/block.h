@@ -33,6 +33,11 @@ void gather_rows(Team& team, const Tensor& x, std::span<const std::int32_t> rows
 void scatter_rows(Team& team, const Tensor& y, std::span<const std::int32_t> rows, const Tensor& x);
 
 /// Runs body(row, worker) for every row, in blocks of rows.
+/// Add the scratch that the operations above take: a few rows of a thread.
+void norm_scratch(TeamScratch& scratch, std::int64_t hidden, std::int64_t head_dim);
+void rope_scratch(TeamScratch& scratch, std::int64_t head_dim);
+void swiglu_scratch(TeamScratch& scratch, std::int64_t intermediate);
+
 template <class Body>
 void for_rows(Team& team, std::int64_t rows, const Body& body) {
   constexpr std::int64_t kBlock = 16;

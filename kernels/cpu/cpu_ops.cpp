@@ -84,17 +84,30 @@ class CpuOps final : public Ops {
                      double grad_scale, const Tensor& losses, const Tensor& dx) const override {
     cpu::cross_entropy<T>(team_, head, x, targets, grad_scale, losses, dx);
   }
-  void reserve_cross_entropy(const FrozenLinear& head, std::int64_t rows) const override {
-    cpu::reserve_cross_entropy<T>(team_, head, rows);
-  }
   void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const override {
     cpu::gather_rows(team_, x, rows, y);
   }
   void scatter_rows(const Tensor& y, std::span<const std::int32_t> rows, const Tensor& x) const override {
     cpu::scatter_rows(team_, y, rows, x);
   }
+  [[nodiscard]] std::size_t scratch_bytes(const Workload& workload) const override {
+    return team_.planned_bytes(scratch_for(workload));
+  }
+  void reserve_scratch(const Workload& workload) const override { team_.reserve(scratch_for(workload)); }
 
  private:
+  static TeamScratch scratch_for(const Workload& w) {
+    TeamScratch scratch;
+    for (const Workload::Linear& linear : w.linears) linear_scratch<T>(scratch, linear, w.tokens, w.backward);
+    attention_scratch<T>(scratch, w.attention, w.tokens, w.document);
+    if (w.backward) attention_backward_scratch<T>(scratch, w.attention, w.tokens, w.document);
+    norm_scratch(scratch, w.hidden, w.attention.head_dim);
+    rope_scratch(scratch, w.attention.head_dim);
+    swiglu_scratch(scratch, w.intermediate);
+    cross_entropy_scratch<T>(scratch, w.head, w.backward);
+    return scratch;
+  }
+
   Precision precision_;
   mutable Team team_;
 };

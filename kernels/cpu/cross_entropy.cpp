@@ -166,15 +166,15 @@ void cross_entropy(Team& team, const FrozenLinear& head, const Tensor& x, std::s
 }
 
 template <class T>
-void reserve_cross_entropy(Team& team, const FrozenLinear& head, std::int64_t rows) {
-  const std::int64_t chunks = (rows + kChunkRows - 1) / kChunkRows;
-  for (std::int64_t i = 0; i < std::min<std::int64_t>(chunks, team.threads()); ++i) {
-    GradientScratch<T>(team.worker(i), head.outs[0], head.in, team.memory());
-  }
+void cross_entropy_scratch(TeamScratch& scratch, const FrozenLinear& head, bool backward) {
+  scratch.worker.need<float>(kLogits, kChunkRows * (backward ? std::max(head.outs[0], kVocabTile) : kVocabTile));
+  if (!backward) return;
+  scratch.worker.need<T>(kGradient, kChunkRows * kVocabTile);
+  scratch.worker.need<float>(kDx, kChunkRows * round_up(head.in));
 }
 
-template void reserve_cross_entropy<float>(Team&, const FrozenLinear&, std::int64_t);
-template void reserve_cross_entropy<BF16>(Team&, const FrozenLinear&, std::int64_t);
+template void cross_entropy_scratch<float>(TeamScratch&, const FrozenLinear&, bool);
+template void cross_entropy_scratch<BF16>(TeamScratch&, const FrozenLinear&, bool);
 template void cross_entropy<float>(Team&, const FrozenLinear&, const Tensor&, std::span<const std::int32_t>, double,
                                    const Tensor&, const Tensor&);
 template void cross_entropy<BF16>(Team&, const FrozenLinear&, const Tensor&, std::span<const std::int32_t>, double,

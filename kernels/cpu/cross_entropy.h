@@ -11,8 +11,8 @@ namespace lomu::cpu {
 template <class T>
 void cross_entropy(Team& team, const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
                    double grad_scale, const Tensor& losses, const Tensor& dx);
-/// See Ops::reserve_cross_entropy.
+/// Adds the scratch that it takes, with dx if `backward`.
 template <class T>
-void reserve_cross_entropy(Team& team, const FrozenLinear& head, std::int64_t rows);
+void cross_entropy_scratch(TeamScratch& scratch, const FrozenLinear& head, bool backward);
 
 }  // namespace lomu::cpu

@@ -7,22 +7,18 @@
 #include <vector>
 
 #include "kernels/cpu/adapter_panels.h"
+#include "kernels/cpu/linear_slots.h"
 #include "kernels/cpu/skinny.h"
 #include "kernels/cpu/vector_math.h"
 #include "kernels/dropout.h"
 
 namespace lomu::cpu {
+using namespace linear_slots;
 namespace {
 
-// 64 x 768 x 4 bytes = 192 KB: a fifth of a 1 MB second-level cache. With few rows a product is bound by reading the
-// weights, so narrower tiles spread it over the threads.
-constexpr std::int64_t kWideTile = 768;
+// With few rows a product is bound by reading the weights, so narrower tiles spread it over the threads.
 constexpr std::int64_t kNarrowTile = 192;
 constexpr std::int64_t kFewRows = 16;
-
-/// Scratch slots of a Worker, and of the Team.
-enum Slot : std::size_t { kTile, kDropped, kSkinnyOut, kLeft, kLeftLowRank };
-enum TeamSlot : std::size_t { kRounded, kLowRankGradient, kSkinnyLeft };
 
 struct ColumnTile {
   std::size_t part;
@@ -55,11 +51,6 @@ std::int64_t row_tiles(std::int64_t rows) {
 template <class T>
 const T* at_column(const PanelShape& shape, const T* panels, std::int64_t first) {
   return reinterpret_cast<const T*>(reinterpret_cast<const std::byte*>(panels) + shape.column_offset(first));
-}
-
-bool has_dropout(const AdaptedLinear& linear) {
-  return std::any_of(linear.adapters.begin(), linear.adapters.end(),
-                     [](const Adapter& a) { return a.rank > 0 && a.dropout.p > 0; });
 }
 
 /// dropped[i][j] = x[i][j] kept or zeroed, divided by 1 - p; x[0][0] is element (row0, col0) of the mask.

@@ -31,5 +31,8 @@ void linear_forward(Team& team, const AdaptedLinear& linear, const Tensor& x, co
 template <class T>
 void linear_backward(Team& team, const AdaptedLinear& linear, const Tensor& x, const Tensor& s, const Tensor& dy,
                      const Tensor& dx);
+/// Adds the scratch that both take for up to `rows` rows; linear_backward's if `backward`.
+template <class T>
+void linear_scratch(TeamScratch& scratch, const Workload::Linear& linear, std::int64_t rows, bool backward);
 
 }  // namespace lomu::cpu

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu/block.h"
@@ -30,6 +31,11 @@ void norm_row_backward(const float* dy, const float* x, const float* weight, std
 }
 
 }  // namespace
+
+void norm_scratch(TeamScratch& scratch, std::int64_t hidden, std::int64_t head_dim) {
+  scratch.worker.need<float>(kX, head_dim);
+  scratch.worker.need<float>(kY, std::max(hidden, head_dim));
+}
 
 template <class T>
 void rms_norm(Team& team, const Tensor& x, const float* weight, double eps, const Tensor& y) {

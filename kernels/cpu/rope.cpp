@@ -8,6 +8,10 @@ enum Slot : std::size_t { kHead };
 
 }  // namespace
 
+void rope_scratch(TeamScratch& scratch, std::int64_t head_dim) {
+  scratch.worker.need<float>(kHead, 2 * head_dim);
+}
+
 template <class T>
 void rope(Team& team, const Tensor& x, std::span<const std::int32_t> positions, std::int64_t heads, const Tensor& cos,
           const Tensor& sin, bool inverse) {

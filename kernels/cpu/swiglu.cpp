@@ -8,6 +8,11 @@ enum Slot : std::size_t { kGate, kUp, kOut, kDh };
 
 }  // namespace
 
+void swiglu_scratch(TeamScratch& scratch, std::int64_t intermediate) {
+  for (const Slot slot : {kGate, kUp, kDh}) scratch.worker.need<float>(slot, intermediate);
+  scratch.worker.need<float>(kOut, 2 * intermediate);
+}
+
 template <class T>
 void swiglu(Team& team, const Tensor& gate_up, const Tensor& h) {
   const std::int64_t f = h.cols;

@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/memory.h"
+#include "kernels/scratch_sizes.h"
 
 namespace lomu::cpu {
 
@@ -28,8 +29,19 @@ class Scratch {
     return slots_[slot].as<T>();
   }
 
+  void reserve(const ScratchSizes& sizes, Memory& memory) {
+    for (std::size_t i = 0; i < sizes.by_slot().size(); ++i) {
+      scratch<std::byte>(i, static_cast<std::int64_t>(sizes.by_slot()[i]), memory);
+    }
+  }
+
  private:
   std::vector<Buffer> slots_;
+};
+
+/// What operations need: each thread for itself, and all together.
+struct TeamScratch {
+  ScratchSizes worker, team;
 };
 
 class Worker : public Scratch {
@@ -43,13 +55,18 @@ class Team {
 
   [[nodiscard]] int threads() const { return static_cast<int>(workers_.size()); }
   [[nodiscard]] Memory& memory() { return memory_; }
-  /// That of thread i, for work between operations.
-  [[nodiscard]] Worker& worker(std::int64_t i) { return workers_[static_cast<std::size_t>(i)]; }
-
   /// Scratch that all threads of one operation share; same rules as Worker::scratch.
   template <class T>
   T* scratch(std::size_t slot, std::int64_t count) {
     return shared_.scratch<T>(slot, count, memory_);
+  }
+
+  [[nodiscard]] std::size_t planned_bytes(const TeamScratch& sizes) const {
+    return workers_.size() * sizes.worker.total() + sizes.team.total();
+  }
+  void reserve(const TeamScratch& sizes) {
+    for (Worker& worker : workers_) worker.reserve(sizes.worker, memory_);
+    shared_.reserve(sizes.team, memory_);
   }
 
   /// Runs body(unit, worker) for every unit in [0, units), each exactly once, in any order. Units must write disjoint

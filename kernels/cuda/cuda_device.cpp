@@ -22,6 +22,12 @@ class CudaStorage final : public Storage {
   CudaStorage(int device, cudaStream_t stream) : device_(device), stream_(stream) {}
 
   [[nodiscard]] bool on_host() const override { return false; }
+  [[nodiscard]] StorageRoom room() const override {
+    use();
+    StorageRoom room;
+    check(cudaMemGetInfo(&room.free, &room.total), "cudaMemGetInfo");
+    return room;
+  }
 
   std::byte* allocate(std::size_t bytes) override {
     use();

@@ -266,6 +266,22 @@ void CudaLinear<T>::backward(const AdaptedLinear& linear, const Tensor& x, const
   if (!dx.empty()) input_gradient(linear, layout, dy, ds, dx);
 }
 
+template <class T>
+void CudaLinear<T>::add_scratch(ScratchSizes& sizes, const Workload::Linear& linear, std::int64_t rows, bool backward) {
+  constexpr bool kRounds = !std::is_same_v<T, float>;
+  const std::int64_t in = linear.layer.frozen.in;
+  const std::int64_t out = linear.layer.frozen.out();
+  const bool dropped = std::any_of(linear.layer.adapters.begin(), linear.layer.adapters.end(),
+                                   [](const Adapter& a) { return a.rank > 0 && a.dropout.p > 0; });
+  if (kRounds && !linear.to_stream) need<float>(sizes, Slot::kWide, rows * out);
+  if (dropped) need<T>(sizes, Slot::kDropped, rows * in);
+  if (!backward) return;
+  if (kRounds) need<float>(sizes, Slot::kWide, rows * in);
+  if (kRounds && linear.to_stream) need<T>(sizes, Slot::kRounded, rows * out);
+  need<T>(sizes, Slot::kLowRank, rows * linear.layer.total_rank());
+  if (dropped) need<float>(sizes, Slot::kPartials, rows * in);
+}
+
 template class CudaLinear<float>;
 template class CudaLinear<BF16>;
 

@@ -44,6 +44,9 @@ class CudaLinear {
   /// One launch for all of them. Groups without adapters are skipped.
   void pack_adapters(std::span<const AdaptedLinear* const> linears);
 
+  /// The scratch that forward and, if `backward`, backward take for up to `rows` rows.
+  static void add_scratch(ScratchSizes& sizes, const Workload::Linear& linear, std::int64_t rows, bool backward);
+
   void forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y, const Tensor& s);
   void backward(const AdaptedLinear& linear, const Tensor& x, const Tensor& s, const Tensor& dy, const Tensor& dx);
 

@@ -199,13 +199,6 @@ class CudaOps final : public Ops {
     }
   }
 
-  void reserve_cross_entropy(const FrozenLinear& head, std::int64_t rows) const override {
-    const std::int64_t vocab = head.outs.front();
-    const std::int64_t most = std::min(chunk_rows(vocab), rows);
-    scratch_.take<float>(Slot::kLogits, most * vocab);
-    scratch_.take<T>(Slot::kLogitsGrad, most * vocab);
-  }
-
   void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const override {
     const auto count = static_cast<std::int64_t>(rows.size());
     const std::int32_t* numbers = uploads_.on_device(rows);
@@ -225,7 +218,33 @@ class CudaOps final : public Ops {
     }
   }
 
+  [[nodiscard]] std::size_t scratch_bytes(const Workload& workload) const override {
+    return sizes_for(workload).total() + Uploads::planned_bytes(largest_upload(workload));
+  }
+  void reserve_scratch(const Workload& workload) const override {
+    scratch_.reserve(sizes_for(workload));
+    uploads_.reserve(largest_upload(workload));
+  }
+
  private:
+  static ScratchSizes sizes_for(const Workload& w) {
+    ScratchSizes sizes;
+    for (const Workload::Linear& linear : w.linears) CudaLinear<T>::add_scratch(sizes, linear, w.tokens, w.backward);
+    // The head's own products ask for no more than q|k|v's: its logits are f32, and it has fewer rows.
+    const std::int64_t vocab = w.head.out();
+    const std::int64_t rows = std::min(chunk_rows(vocab), w.supervised);
+    need<float>(sizes, Slot::kLogits, rows * vocab);
+    if (!w.backward) return sizes;
+    need<T>(sizes, Slot::kLogitsGrad, rows * vocab);
+    sizes.need_bytes(static_cast<std::size_t>(Slot::kAttention), attention_backward_bytes(w.attention.heads, w.tokens));
+    return sizes;
+  }
+  /// Numbers of tokens, or the blocks of attention: were each document one token, each kernel had one for it.
+  static std::size_t largest_upload(const Workload& w) {
+    const std::size_t tiles = (w.backward ? 3 : 1) * sizeof(AttentionTile);
+    return static_cast<std::size_t>(w.tokens) * std::max(tiles, sizeof(std::int32_t));
+  }
+
   const AttentionPlan& plan_of(const AttentionShape& shape, std::span<const SequenceSpan> sequences,
                                std::int64_t query_rows, std::int64_t key_rows, bool backward) const {
     return plans_.find_or_make(attention_path(precision_.activation, shape.head_dim), sequences, query_rows, key_rows,

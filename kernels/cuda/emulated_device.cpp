@@ -6,6 +6,7 @@ namespace {
 class EmulatedStorage final : public Storage {
  public:
   [[nodiscard]] bool on_host() const override { return false; }
+  [[nodiscard]] StorageRoom room() const override { return host_storage().room(); }
   std::byte* allocate(std::size_t bytes) override { return host_storage().allocate(bytes); }
   void release(std::byte* data, std::size_t bytes) noexcept override { host_storage().release(data, bytes); }
   void upload(void* to, const void* host, std::size_t bytes) override { host_storage().upload(to, host, bytes); }

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/memory.h"
+#include "kernels/scratch_sizes.h"
 
 namespace lomu::cuda {
 
@@ -22,6 +23,12 @@ enum class Slot : std::uint8_t {
   kLogitsGrad,  ///< its gradient
   kCount,
 };
+
+/// The most that operations will ask of a slot.
+template <class T>
+void need(ScratchSizes& sizes, Slot slot, std::int64_t count) {
+  sizes.need<T>(static_cast<std::size_t>(slot), count);
+}
 
 class Scratch {
  public:
@@ -39,6 +46,10 @@ class Scratch {
       buffer = memory_.allocate(Scope::kWorkspace, size, "operations' scratch");
     }
     return buffer.data();
+  }
+  /// `sizes` by the numbers of Slot.
+  void reserve(const ScratchSizes& sizes) {
+    for (std::size_t i = 0; i < sizes.by_slot().size(); ++i) bytes(static_cast<Slot>(i), sizes.by_slot()[i]);
   }
 
  private:

@@ -5,6 +5,16 @@
 
 namespace lomu::cuda {
 
+void Uploads::reserve(std::size_t largest) {
+  entries_.resize(kKept);
+  for (Entry& entry : entries_) {
+    if (entry.buffer.size() >= largest) continue;
+    entry.bytes.clear();
+    entry.buffer = Buffer();
+    entry.buffer = memory_.allocate(Scope::kWorkspace, largest, "small arrays");
+  }
+}
+
 const std::byte* Uploads::find_or_send(std::span<const std::byte> bytes) {
   if (bytes.empty()) return nullptr;
   const auto same = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) {

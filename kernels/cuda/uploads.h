@@ -16,6 +16,11 @@ class Uploads {
  public:
   explicit Uploads(Memory& memory) : memory_(memory) {}
 
+  /// Bytes of all arrays together if none is larger than `largest`.
+  static std::size_t planned_bytes(std::size_t largest) { return kKept * largest; }
+  /// Takes them now, for a caller that must not allocate later.
+  void reserve(std::size_t largest);
+
   /// The array on the device, valid until kKept other arrays have been asked for. Trivially copyable T.
   template <class T>
   const T* on_device(std::span<const T> values) {

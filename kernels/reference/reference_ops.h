@@ -49,12 +49,15 @@ class ReferenceOps final : public Ops {
   // cross_entropy.cpp
   void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
                      double grad_scale, const Tensor& losses, const Tensor& dx) const override;
-  void reserve_cross_entropy(const FrozenLinear&, std::int64_t) const override {}
 
   // rows.cpp
   void embed(std::span<const std::int32_t> ids, const Tensor& table, const Tensor& out) const override;
   void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const override;
   void scatter_rows(const Tensor& y, std::span<const std::int32_t> rows, const Tensor& x) const override;
+
+  // Scratch is what std::vector takes, not counted and not planned.
+  [[nodiscard]] std::size_t scratch_bytes(const Workload&) const override { return 0; }
+  void reserve_scratch(const Workload&) const override {}
 
  private:
   /// The frozen rows of all parts as one row-major [out, in] matrix. Stored as the weights come: bf16 where products

@@ -1,5 +1,5 @@
-// The mirror image of forward.cpp. Norms and swiglu are computed again instead of kept; no gradient of a frozen weight
-// is formed, and nothing below the lowest adapter is computed.
+// The mirror image of forward.cpp, with what the forward pass did not keep (recompute.h) computed again block by block.
+// No gradient of a frozen weight is formed, and nothing below the lowest adapter is computed.
 #include <algorithm>
 
 #include "models/decoder/decoder_impl.h"
@@ -53,13 +53,12 @@ void Decoder::Impl::block_backward(const PackedBatch& batch, std::int64_t layer,
   /// Whether nothing before group `g` of this block needs a gradient.
   const auto ends_at = [&](std::size_t g) { return layer == layout.first_kept && layout.last_group == g; };
 
-  if (w.down.total_rank() > 0) ops.swiglu(t.gate_up, t.hidden);
+  recompute(batch, layer, t);
   backward_of(w.down, t.hidden, t.s_down, d_stream, ends_at(3) ? Tensor{} : d_hidden);
   if (ends_at(3)) return;
 
   ops.swiglu_backward(d_hidden, t.gate_up, t.gate_up);
-  if (w.gate_up.total_rank() > 0) ops.rms_norm(t.mid, w.mlp_norm, eps, t.normed);
-  backward_of(w.gate_up, t.normed, t.s_gate_up, t.gate_up, ends_at(2) ? Tensor{} : d_normed);
+  backward_of(w.gate_up, t.mlp_normed, t.s_gate_up, t.gate_up, ends_at(2) ? Tensor{} : d_normed);
   if (ends_at(2)) return;
   ops.rms_norm_backward(d_normed, t.mid, w.mlp_norm, eps, d_stream);
 
@@ -67,10 +66,31 @@ void Decoder::Impl::block_backward(const PackedBatch& batch, std::int64_t layer,
   if (ends_at(1)) return;
 
   attention_backward(batch, layer, t, d_qkv);
-  if (w.qkv.total_rank() > 0) ops.rms_norm(t.stream_in, w.attn_norm, eps, t.normed);
-  backward_of(w.qkv, t.normed, t.s_qkv, d_qkv, ends_at(0) ? Tensor{} : d_normed);
+  // One buffer serves both norms where they are not kept, so this one waits until the other has been read.
+  if (capacity.recompute != Recompute::kNone && w.qkv.total_rank() > 0) {
+    ops.rms_norm(t.stream_in, w.attn_norm, eps, t.attn_normed);
+  }
+  backward_of(w.qkv, t.attn_normed, t.s_qkv, d_qkv, ends_at(0) ? Tensor{} : d_normed);
   if (ends_at(0)) return;
   ops.rms_norm_backward(d_normed, t.stream_in, w.attn_norm, eps, d_stream);
+}
+
+void Decoder::Impl::recompute(const PackedBatch& batch, std::int64_t layer, const BlockTensors& t) {
+  // The forward pass ended with the last block: what it left in the shared buffers is still there.
+  if (layer + 1 == model.config().num_layers) return;
+  const LayerWeights& w = layers[static_cast<std::size_t>(layer)];
+  switch (capacity.recompute) {
+    case Recompute::kNone: return;
+    case Recompute::kNorms:
+      if (w.down.total_rank() > 0) ops.swiglu(t.gate_up, t.hidden);
+      if (w.gate_up.total_rank() > 0) ops.rms_norm(t.mid, w.mlp_norm, model.config().rms_norm_eps, t.mlp_normed);
+      return;
+    case Recompute::kBlock:
+      block_until_attention(unobserved, layer, w, t, batch.positions);
+      block_attention(unobserved, layer, w, t, sequences, k_of(model.config(), t), v_of(model.config(), t));
+      [[fallthrough]];
+    case Recompute::kMlp: block_hidden(unobserved, layer, w, t);
+  }
 }
 
 void Decoder::Impl::attention_backward(const PackedBatch& batch, std::int64_t layer, const BlockTensors& t,

@@ -17,9 +17,9 @@ AttentionShape attention_shape(const ModelConfig& config, std::int64_t layer) {
 void block_until_attention(const BlockContext& context, std::int64_t layer, const LayerWeights& weights,
                            const BlockTensors& t, std::span<const std::int32_t> positions) {
   const auto& [ops, config, cos, sin, observer] = context;
-  ops.rms_norm(t.stream_in, weights.attn_norm, config.rms_norm_eps, t.normed);
-  context.observe(layer, Stage::kAttentionInput, t.normed);
-  ops.linear_forward(weights.qkv, t.normed, {}, t.projected, t.s_qkv);
+  ops.rms_norm(t.stream_in, weights.attn_norm, config.rms_norm_eps, t.attn_normed);
+  context.observe(layer, Stage::kAttentionInput, t.attn_normed);
+  ops.linear_forward(weights.qkv, t.attn_normed, {}, t.projected, t.s_qkv);
   context.observe(layer, Stage::kQkv, t.projected);
   if (config.qk_norm) {
     const Tensor q = t.projected.columns(0, config.q_size());
@@ -31,22 +31,33 @@ void block_until_attention(const BlockContext& context, std::int64_t layer, cons
   context.observe(layer, Stage::kRotated, t.rotated);
 }
 
-void block_from_attention(const BlockContext& context, std::int64_t layer, const LayerWeights& weights,
-                          const BlockTensors& t, std::span<const SequenceSpan> sequences, const Tensor& keys,
-                          const Tensor& values) {
+void block_attention(const BlockContext& context, std::int64_t layer, const LayerWeights& weights,
+                     const BlockTensors& t, std::span<const SequenceSpan> sequences, const Tensor& keys,
+                     const Tensor& values) {
   const Ops& ops = context.ops;
   const ModelConfig& config = context.config;
   ops.attention(attention_shape(config, layer), sequences, q_of(config, t), keys, values, t.attention, t.lse);
   context.observe(layer, Stage::kAttention, t.attention);
   ops.linear_forward(weights.o, t.attention, t.stream_in, t.mid, t.s_o);
   context.observe(layer, Stage::kAfterAttention, t.mid);
-  ops.rms_norm(t.mid, weights.mlp_norm, config.rms_norm_eps, t.normed);
-  context.observe(layer, Stage::kMlpInput, t.normed);
-  ops.linear_forward(weights.gate_up, t.normed, {}, t.gate_up, t.s_gate_up);
+}
+
+void block_hidden(const BlockContext& context, std::int64_t layer, const LayerWeights& weights, const BlockTensors& t) {
+  const Ops& ops = context.ops;
+  ops.rms_norm(t.mid, weights.mlp_norm, context.config.rms_norm_eps, t.mlp_normed);
+  context.observe(layer, Stage::kMlpInput, t.mlp_normed);
+  ops.linear_forward(weights.gate_up, t.mlp_normed, {}, t.gate_up, t.s_gate_up);
   context.observe(layer, Stage::kGateUp, t.gate_up);
   ops.swiglu(t.gate_up, t.hidden);
   context.observe(layer, Stage::kMlpHidden, t.hidden);
-  ops.linear_forward(weights.down, t.hidden, t.mid, t.stream_out, t.s_down);
+}
+
+void block_from_attention(const BlockContext& context, std::int64_t layer, const LayerWeights& weights,
+                          const BlockTensors& t, std::span<const SequenceSpan> sequences, const Tensor& keys,
+                          const Tensor& values) {
+  block_attention(context, layer, weights, t, sequences, keys, values);
+  block_hidden(context, layer, weights, t);
+  context.ops.linear_forward(weights.down, t.hidden, t.mid, t.stream_out, t.s_down);
   context.observe(layer, Stage::kBlock, t.stream_out);
 }
 

@@ -13,18 +13,20 @@
 
 namespace lomu {
 
-/// The tensors of a block for T tokens. What backward reads again belongs to the block, the rest is shared.
+/// The tensors of a block for T tokens. Which of them are the block's own and which it shares with the other blocks is
+/// the plan's affair (decoder_layout.h).
 struct BlockTensors {
-  Tensor stream_in;   ///< [T, hidden] residual
-  Tensor mid;         ///< [T, hidden] residual stream between the halves; may be stream_in
-  Tensor stream_out;  ///< [T, hidden] residual; may be mid
-  Tensor normed;      ///< [T, hidden] shared
-  Tensor projected;   ///< [T, q + 2 kv] as the linear layer made it
-  Tensor rotated;     ///< [T, q + kv] after head norm and rotation; columns of `projected` without head norm
-  Tensor attention;   ///< [T, q]
-  Tensor lse;         ///< [T, heads]; empty: not kept
-  Tensor gate_up;     ///< [T, 2 f]
-  Tensor hidden;      ///< [T, f] shared
+  Tensor stream_in;    ///< [T, hidden] residual
+  Tensor mid;          ///< [T, hidden] residual stream between the halves; may be stream_in
+  Tensor stream_out;   ///< [T, hidden] residual; may be mid
+  Tensor attn_normed;  ///< [T, hidden] input of q|k|v
+  Tensor projected;    ///< [T, q + 2 kv] as the linear layer made it
+  Tensor rotated;      ///< [T, q + kv] after head norm and rotation; columns of `projected` without head norm
+  Tensor attention;    ///< [T, q]
+  Tensor lse;          ///< [T, heads]; empty where no backward pass reads it
+  Tensor mlp_normed;   ///< [T, hidden] input of gate|up; may be attn_normed
+  Tensor gate_up;      ///< [T, 2 f]
+  Tensor hidden;       ///< [T, f] input of down
   Tensor s_qkv, s_o, s_gate_up, s_down;  ///< [T, sum of ranks]
 };
 
@@ -56,7 +58,15 @@ AttentionShape attention_shape(const ModelConfig& config, std::int64_t layer);
 void block_until_attention(const BlockContext& context, std::int64_t layer, const LayerWeights& weights,
                            const BlockTensors& t, std::span<const std::int32_t> positions);
 
-/// attention over `keys` and `values`, o and residual, norm, gate|up, swiglu, down and residual.
+/// attention over `keys` and `values`, o and residual: from q|k|v to the stream between the halves.
+void block_attention(const BlockContext& context, std::int64_t layer, const LayerWeights& weights,
+                     const BlockTensors& t, std::span<const SequenceSpan> sequences, const Tensor& keys,
+                     const Tensor& values);
+
+/// norm, gate|up, swiglu: from the stream between the halves to the MLP's hidden.
+void block_hidden(const BlockContext& context, std::int64_t layer, const LayerWeights& weights, const BlockTensors& t);
+
+/// block_attention, block_hidden, down and residual.
 void block_from_attention(const BlockContext& context, std::int64_t layer, const LayerWeights& weights,
                           const BlockTensors& t, std::span<const SequenceSpan> sequences, const Tensor& keys,
                           const Tensor& values);

@@ -16,6 +16,7 @@
 #include "kernels/ops.h"
 #include "models/decoder/adapted_model.h"
 #include "models/decoder/buffers.h"
+#include "models/decoder/recompute.h"
 #include "models/labels.h"
 
 namespace lomu {
@@ -31,9 +32,21 @@ struct PackedBatch {
 /// What the largest micro-batch needs.
 struct DecoderCapacity {
   std::int64_t tokens = 0;
-  std::int64_t supervised = 0;  ///< most rows that go through the head at once; at most `tokens`
-  std::int64_t document = 0;    ///< longest document: positions are below this
-  bool backward = true;         ///< false: only forward() and logits() will be called
+  std::int64_t supervised = 0;              ///< most rows that go through the head at once; at most `tokens`
+  std::int64_t document = 0;                ///< longest document: positions are below this
+  bool backward = true;                     ///< false: only forward() and logits() will be called
+  Recompute recompute = Recompute::kNorms;  ///< what backward computes again; changes no result
+};
+
+/// What a decoder takes, before anything is allocated.
+struct DecoderPlan {
+  BufferPlan buffers;
+  std::size_t scratch = 0;  ///< of its operations, in Scope::kWorkspace
+
+  [[nodiscard]] std::size_t bytes(Scope scope) const {
+    return buffers.bytes(scope) + (scope == Scope::kWorkspace ? scratch : 0);
+  }
+  [[nodiscard]] std::size_t bytes() const { return buffers.bytes() + scratch; }
 };
 
 /// A place in the forward pass, for observers.
@@ -69,9 +82,9 @@ class Decoder {
   Decoder(const AdaptedModel& model, const Ops& ops, Memory& memory, const DecoderCapacity& capacity);
   ~Decoder();
 
-  /// The buffers that the constructor allocates, by scope and label, without allocating them.
-  static BufferPlan plan(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops,
-                         const DecoderCapacity& capacity);
+  /// What the constructor allocates, without allocating it. `dropout`: of the adapters.
+  static DecoderPlan plan(const ModelConfig& config, std::span<const PairInfo> pairs, double dropout, const Ops& ops,
+                          const DecoderCapacity& capacity);
 
   /// Tokens whose prediction enters the loss: those with a label, except the first of each document.
   static std::int64_t supervised_tokens(const PackedBatch& batch);

@@ -30,6 +30,8 @@ struct Decoder::Impl {
   void head_backward(std::int64_t tokens);
   /// Calls `finished` with the number of pairs of each group of the block, as its gradients are queued.
   void block_backward(const PackedBatch& batch, std::int64_t layer, const PairHook& finished);
+  /// Computes what the forward pass did not keep of a block, from its beginning to the hidden of its MLP.
+  void recompute(const PackedBatch& batch, std::int64_t layer, const BlockTensors& t);
   void attention_backward(const PackedBatch& batch, std::int64_t layer, const BlockTensors& t, const Tensor& d_qkv);
 
   [[nodiscard]] BlockTensors tensors(std::int64_t layer, std::int64_t tokens) const;
@@ -47,6 +49,8 @@ struct Decoder::Impl {
   AdaptedLinear head;                ///< without adapters
   Observer observer;
   BlockContext context;
+  const Observer no_observer;
+  BlockContext unobserved;  ///< for what is computed again: observers see each tensor once
 
   std::vector<SequenceSpan> sequences;
   std::vector<std::int32_t> supervised;  ///< tokens that predict a supervised one

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace lomu {
 namespace {
@@ -17,49 +18,81 @@ DType table_type(const Precision& p) {
 
 }  // namespace
 
-std::array<std::int64_t, 4> group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs,
-                                        std::int64_t layer) {
+GroupRanks group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs, std::int64_t layer) {
   const LayerWeights shape = shape_of_layer(config, pairs, layer);
-  std::array<std::int64_t, 4> ranks{};
+  GroupRanks ranks{};
   for (std::size_t g = 0; g < ranks.size(); ++g) ranks[g] = (shape.*kGroups[g]).total_rank();
   return ranks;
 }
 
-std::array<std::int64_t, 4> largest_group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs,
-                                                std::int64_t end) {
-  std::array<std::int64_t, 4> largest{};
-  for (std::int64_t layer = 0; layer < end; ++layer) {
-    const auto ranks = group_ranks(config, pairs, layer);
+GroupRanks largest_group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs) {
+  GroupRanks largest{};
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
+    const GroupRanks ranks = group_ranks(config, pairs, layer);
     for (std::size_t g = 0; g < ranks.size(); ++g) largest[g] = std::max(largest[g], ranks[g]);
   }
   return largest;
 }
 
-BlockEntries add_block(BufferPlan& plan, const ModelConfig& config, const Precision& precision, std::string name,
-                       std::int64_t tokens, std::size_t stream, bool keep, const std::array<std::int64_t, 4>& ranks) {
-  const std::int64_t q = config.q_size();
-  const std::int64_t kv = config.kv_size();
-  const auto add = [&](const char* what, DType dtype, std::int64_t cols) {
-    return plan.add(Scope::kActivations, fmt::format("{}, {}", name, what), dtype, tokens, cols);
+BlockEntries BlockPlanner::add_forward_only(std::size_t stream) {
+  return add(stream, {});
+}
+
+BlockEntries BlockPlanner::add_kept(std::int64_t layer, std::size_t stream, Recompute recompute,
+                                    const GroupRanks& ranks) {
+  return add(stream, Kept{layer, recompute, ranks});
+}
+
+std::size_t BlockPlanner::shared(std::string_view what, DType dtype, std::int64_t cols) {
+  const auto found = shared_.find(what);
+  if (found != shared_.end()) return found->second;
+  const std::size_t entry = plan_.add(Scope::kWorkspace, fmt::format("any block, {}", what), dtype, tokens_, cols);
+  shared_.emplace(what, entry);
+  return entry;
+}
+
+BlockEntries BlockPlanner::add(std::size_t stream, const std::optional<Kept>& kept) {
+  const DType activation = precision_.activation;
+  const std::int64_t hidden = config_.hidden_size;
+  const std::int64_t q = config_.q_size();
+  const std::int64_t kv = config_.kv_size();
+  /// Whether the block keeps what is given up after level `last` of the ladder.
+  const auto keeps = [&](Recompute last) { return kept && kept->recompute <= last; };
+  const auto own = [&](std::string_view what, DType dtype, std::int64_t cols) {
+    return plan_.add(Scope::kActivations, fmt::format("block {}, {}", kept->layer, what), dtype, tokens_, cols);
   };
+  const auto place = [&](bool is_own, std::string_view what, DType dtype, std::int64_t cols) {
+    return is_own ? own(what, dtype, cols) : shared(what, dtype, cols);
+  };
+  /// An input of a linear layer is read again for the gradient of its adapters alone.
+  const auto place_input = [&](std::size_t group, std::string_view what, std::int64_t cols) {
+    return place(keeps(Recompute::kNone) && kept->ranks[group] > 0, what, activation, cols);
+  };
+  const auto place_low_rank = [&](std::size_t group, bool is_own) {
+    const std::string what = fmt::format("low rank {}", kGroupNames[group]);
+    return is_own ? own(what, activation, kept->ranks[group]) : shared(what, activation, widest_[group]);
+  };
+
   BlockEntries e;
+  const bool keeps_attention = keeps(Recompute::kMlp);
   e.stream_in = stream;
-  e.mid = keep ? add("stream after attention", precision.residual, config.hidden_size) : stream;
-  e.projected = add("q|k|v", precision.activation, q + 2 * kv);
-  if (config.qk_norm) e.rotated = add("normed q|k", precision.activation, q + kv);
-  e.attention = add("attention", precision.activation, q);
-  if (keep) e.lse = add("log-sum-exp", table_type(precision), config.num_heads);
-  e.gate_up = add("gate|up", precision.activation, 2 * config.intermediate_size);
-  for (std::size_t g = 0; g < ranks.size(); ++g) {
-    e.s[g] = plan.add(Scope::kActivations, fmt::format("{}, low rank {}", name, kGroupNames[g]), precision.activation,
-                      tokens, ranks[g]);
-  }
-  e.stream_out = keep ? add("stream", precision.residual, config.hidden_size) : stream;
+  e.attn_normed = place_input(0, "normed input", hidden);
+  e.projected = place(keeps_attention, "q|k|v", activation, q + 2 * kv);
+  if (config_.qk_norm) e.rotated = place(keeps_attention, "normed q|k", activation, q + kv);
+  e.attention = place(keeps_attention, "attention", activation, q);
+  if (kept) e.lse = place(keeps_attention, "log-sum-exp", table_type(precision_), config_.num_heads);
+  e.mid = kept ? place(keeps_attention, "stream after attention", precision_.residual, hidden) : stream;
+  e.mlp_normed = place_input(2, "normed input", hidden);
+  e.gate_up = place(keeps(Recompute::kNorms), "gate|up", activation, 2 * config_.intermediate_size);
+  e.hidden = place_input(3, "mlp hidden", config_.intermediate_size);
+  e.s = {place_low_rank(0, keeps_attention), place_low_rank(1, keeps_attention),
+         place_low_rank(2, keeps(Recompute::kNorms)), place_low_rank(3, keeps(Recompute::kBlock))};
+  e.stream_out = kept ? own("stream", precision_.residual, hidden) : stream;
   return e;
 }
 
 BlockTensors block_tensors(const Buffers& buffers, const BlockEntries& entries, const ModelConfig& config,
-                           const LayerWeights& weights, std::size_t normed, std::size_t hidden, std::int64_t tokens) {
+                           const LayerWeights& weights, std::int64_t tokens) {
   const auto first = [&](std::size_t index) { return buffers.tensor(index).row_range(0, tokens); };
   const auto low_rank = [&](std::size_t g) {
     const Tensor whole = buffers.tensor(entries.s[g]);
@@ -69,18 +102,42 @@ BlockTensors block_tensors(const Buffers& buffers, const BlockEntries& entries, 
   t.stream_in = first(entries.stream_in);
   t.mid = first(entries.mid);
   t.stream_out = first(entries.stream_out);
-  t.normed = first(normed);
+  t.attn_normed = first(entries.attn_normed);
   t.projected = first(entries.projected);
   t.rotated = entries.rotated ? first(*entries.rotated) : t.projected.columns(0, config.q_size() + config.kv_size());
   t.attention = first(entries.attention);
   if (entries.lse) t.lse = first(*entries.lse);
+  t.mlp_normed = first(entries.mlp_normed);
   t.gate_up = first(entries.gate_up);
-  t.hidden = first(hidden);
+  t.hidden = first(entries.hidden);
   t.s_qkv = low_rank(0);
   t.s_o = low_rank(1);
   t.s_gate_up = low_rank(2);
   t.s_down = low_rank(3);
   return t;
+}
+
+Workload workload_of(const ModelConfig& config, std::span<const PairInfo> pairs, double dropout,
+                     const DecoderCapacity& capacity) {
+  Workload w;
+  w.tokens = capacity.tokens;
+  w.document = std::max<std::int64_t>(1, capacity.document);
+  w.supervised = std::max<std::int64_t>(1, capacity.supervised);
+  w.backward = capacity.backward && !pairs.empty();
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
+    const LayerWeights shape = shape_of_layer(config, pairs, layer);
+    for (const auto group : kGroups) {
+      Workload::Linear linear{shape.*group, group == &LayerWeights::o || group == &LayerWeights::down};
+      for (Adapter& adapter : linear.layer.adapters) adapter.dropout.p = static_cast<float>(dropout);
+      w.linears.push_back(std::move(linear));
+    }
+  }
+  w.attention = attention_shape(config, 0);
+  w.hidden = config.hidden_size;
+  w.intermediate = config.intermediate_size;
+  w.head.in = config.hidden_size;
+  w.head.outs = {config.vocab_size};
+  return w;
 }
 
 DecoderLayout::DecoderLayout(const ModelConfig& config, std::span<const PairInfo> pairs, const Precision& precision,
@@ -96,20 +153,17 @@ DecoderLayout::DecoderLayout(const ModelConfig& config, std::span<const PairInfo
                        Scope scope = Scope::kActivations) { return plan.add(scope, what, dtype, rows, cols); };
 
   stream = add("residual stream", precision.residual, tokens, config.hidden_size);
-  if (first_kept > 0) {
-    const auto ranks = largest_group_ranks(config, pairs, first_kept);
-    const auto shared = add_block(plan, config, precision, "blocks without backward", tokens, stream, false, ranks);
-    blocks.assign(static_cast<std::size_t>(first_kept), shared);
-  }
-  for (std::int64_t layer = first_kept; layer < config.num_layers; ++layer) {
+  BlockPlanner planner(plan, config, precision, tokens, largest_group_ranks(config, pairs));
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
+    if (layer < first_kept) {
+      blocks.push_back(planner.add_forward_only(stream));
+      continue;
+    }
     const std::size_t in = layer == first_kept ? stream : blocks.back().stream_out;
-    blocks.push_back(add_block(plan, config, precision, fmt::format("block {}", layer), tokens, in, true,
-                               group_ranks(config, pairs, layer)));
+    blocks.push_back(planner.add_kept(layer, in, capacity.recompute, group_ranks(config, pairs, layer)));
   }
 
   const Scope work = Scope::kWorkspace;
-  normed = add("normed input", precision.activation, tokens, config.hidden_size, work);
-  hidden = add("mlp hidden", precision.activation, tokens, config.intermediate_size, work);
   cos = add("cosines", table_type(precision), std::max<std::int64_t>(1, capacity.document), config.head_dim / 2, work);
   sin = add("sines", table_type(precision), std::max<std::int64_t>(1, capacity.document), config.head_dim / 2, work);
   head_rows = add("supervised rows", precision.residual, supervised, config.hidden_size, work);

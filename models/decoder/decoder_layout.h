@@ -5,8 +5,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "models/decoder/adapter_set.h"
@@ -16,33 +20,67 @@
 
 namespace lomu {
 
-/// Entries of the plan that belong to one block, or to all blocks that keep nothing.
+/// Entries of the plan that one block works in: its own, or shared with other blocks.
 struct BlockEntries {
   std::size_t stream_in = 0;
   std::size_t mid = 0;
   std::size_t stream_out = 0;
+  std::size_t attn_normed = 0;
   std::size_t projected = 0;
   std::optional<std::size_t> rotated;  ///< with head norm; else columns of `projected`
   std::size_t attention = 0;
   std::optional<std::size_t> lse;  ///< where backward needs it
+  std::size_t mlp_normed = 0;
   std::size_t gate_up = 0;
+  std::size_t hidden = 0;
   std::array<std::size_t, 4> s{};  ///< qkv, o, gate|up, down
 };
 
-/// Adds the buffers of one block. `stream` is the residual stream it reads; `keep`: give it buffers for backward.
-/// `ranks`: columns of its four low-rank activations.
-BlockEntries add_block(BufferPlan& plan, const ModelConfig& config, const Precision& precision, std::string name,
-                       std::int64_t tokens, std::size_t stream, bool keep, const std::array<std::int64_t, 4>& ranks);
+/// Sums of ranks of the groups qkv, o, gate|up, down: columns of a block's low-rank activations.
+using GroupRanks = std::array<std::int64_t, 4>;
+GroupRanks group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs, std::int64_t layer);
+/// The largest of each over all layers.
+GroupRanks largest_group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs);
 
-/// Sums of ranks of the groups qkv, o, gate|up, down of one layer.
-std::array<std::int64_t, 4> group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs, std::int64_t layer);
-/// The largest of each over layers [0, end).
-std::array<std::int64_t, 4> largest_group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs,
-                                                std::int64_t end);
+/// Adds the buffers of blocks to a plan, one block after the other. What a block keeps for backward is its own, in
+/// Scope::kActivations; everything else exists once for all blocks, in Scope::kWorkspace, from the first block on that
+/// needs it.
+class BlockPlanner {
+ public:
+  /// `plan` outlives this. `widest`: ranks of no block are larger.
+  BlockPlanner(BufferPlan& plan, const ModelConfig& config, const Precision& precision, std::int64_t tokens,
+               const GroupRanks& widest)
+      : plan_(plan), config_(config), precision_(precision), tokens_(tokens), widest_(widest) {}
+
+  /// A block without backward pass: it keeps nothing and changes the residual stream `stream` in place.
+  BlockEntries add_forward_only(std::size_t stream);
+  /// A block that reads `stream` and keeps what `recompute` says of it.
+  BlockEntries add_kept(std::int64_t layer, std::size_t stream, Recompute recompute, const GroupRanks& ranks);
+
+ private:
+  struct Kept {
+    std::int64_t layer;
+    Recompute recompute;
+    GroupRanks ranks;
+  };
+  BlockEntries add(std::size_t stream, const std::optional<Kept>& kept);
+  std::size_t shared(std::string_view what, DType dtype, std::int64_t cols);
+
+  BufferPlan& plan_;
+  const ModelConfig& config_;
+  Precision precision_;
+  std::int64_t tokens_;
+  GroupRanks widest_;
+  std::map<std::string, std::size_t, std::less<>> shared_;  ///< by name
+};
 
 /// The block's tensors for the first `tokens` rows. `weights` gives the ranks.
 BlockTensors block_tensors(const Buffers& buffers, const BlockEntries& entries, const ModelConfig& config,
-                           const LayerWeights& weights, std::size_t normed, std::size_t hidden, std::int64_t tokens);
+                           const LayerWeights& weights, std::int64_t tokens);
+
+/// What the decoder's operations are, for their scratch memory.
+Workload workload_of(const ModelConfig& config, std::span<const PairInfo> pairs, double dropout,
+                     const DecoderCapacity& capacity);
 
 struct DecoderLayout {
   DecoderLayout(const ModelConfig& config, std::span<const PairInfo> pairs, const Precision& precision,
@@ -55,7 +93,7 @@ struct DecoderLayout {
   std::size_t last_group = 0;
   std::vector<BlockEntries> blocks;
   std::size_t stream = 0;  ///< residual stream before the first kept block
-  std::size_t normed = 0, hidden = 0, cos = 0, sin = 0;
+  std::size_t cos = 0, sin = 0;
   std::size_t head_rows = 0, head_normed = 0, losses = 0;
   /// Backward only.
   std::size_t d_stream = 0, d_normed = 0, d_hidden = 0, d_attention = 0, d_qkv = 0, d_head_normed = 0, d_head_rows = 0;

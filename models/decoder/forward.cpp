@@ -55,6 +55,10 @@ void for_each_supervised(const PackedBatch& batch, F f) {
   }
 }
 
+std::span<const PairInfo> pairs_of(const AdaptedModel& model) {
+  return model.adapters() ? model.adapters()->pairs() : std::span<const PairInfo>{};
+}
+
 void check_lengths(const PackedBatch& batch, const DecoderCapacity& capacity) {
   const std::size_t tokens = batch.ids.size();
   if (batch.labels.size() != tokens || batch.positions.size() != tokens) {
@@ -114,9 +118,10 @@ Decoder::Decoder(const AdaptedModel& model, const Ops& ops, Memory& memory, cons
     : impl_(std::make_unique<Impl>(model, ops, memory, capacity)) {}
 Decoder::~Decoder() = default;
 
-BufferPlan Decoder::plan(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops,
-                         const DecoderCapacity& capacity) {
-  return DecoderLayout(config, pairs, ops.precision(), capacity).plan;
+DecoderPlan Decoder::plan(const ModelConfig& config, std::span<const PairInfo> pairs, double dropout, const Ops& ops,
+                          const DecoderCapacity& capacity) {
+  return {DecoderLayout(config, pairs, ops.precision(), capacity).plan,
+          ops.scratch_bytes(workload_of(config, pairs, dropout, capacity))};
 }
 
 std::int64_t Decoder::supervised_tokens(const PackedBatch& batch) {
@@ -199,11 +204,11 @@ Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& 
       ops(operations),
       memory(ledger),
       capacity(wanted),
-      layout(adapted.config(), adapted.adapters() ? adapted.adapters()->pairs() : std::span<const PairInfo>{},
-             operations.precision(), wanted),
+      layout(adapted.config(), pairs_of(adapted), operations.precision(), wanted),
       buffers(layout.plan, memory, "decoder"),
       layers(adapted.weights().layers),
-      context{ops, adapted.config(), buffers.tensor(layout.cos), buffers.tensor(layout.sin), observer} {
+      context{ops, adapted.config(), buffers.tensor(layout.cos), buffers.tensor(layout.sin), observer},
+      unobserved{ops, adapted.config(), context.cos, context.sin, no_observer} {
   if (layout.first_kept < model.config().num_layers && model.adapters()->gradients().empty()) {
     throw Error("a decoder for training needs adapters with gradients", {}, "give the AdapterSet a gradient type");
   }
@@ -211,12 +216,13 @@ Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& 
   head.bias.push_back(nullptr);
   head.adapters.emplace_back();
   fill_rope_tables(model.config(), ops.storage(), context.cos, context.sin);
-  if (layout.first_kept < model.config().num_layers) ops.reserve_cross_entropy(head.frozen, capacity.supervised);
+  const double dropout = model.adapters() ? model.adapters()->dropout() : 0;
+  ops.reserve_scratch(workload_of(model.config(), pairs_of(model), dropout, capacity));
 }
 
 BlockTensors Decoder::Impl::tensors(std::int64_t layer, std::int64_t tokens) const {
   const auto i = static_cast<std::size_t>(layer);
-  return block_tensors(buffers, layout.blocks[i], model.config(), layers[i], layout.normed, layout.hidden, tokens);
+  return block_tensors(buffers, layout.blocks[i], model.config(), layers[i], tokens);
 }
 
 void Decoder::Impl::take(const PackedBatch& batch, bool losses) {

@@ -19,14 +19,11 @@ struct GenerationLayout {
     const Scope work = Scope::kWorkspace;
     const std::int64_t chunk = capacity.chunk_tokens;
     stream = plan.add(Scope::kActivations, "residual stream", precision.residual, chunk, config.hidden_size);
-    block = add_block(plan, config, precision, "block", chunk, stream, false,
-                      largest_group_ranks(config, pairs, config.num_layers));
+    block = BlockPlanner(plan, config, precision, chunk, largest_group_ranks(config, pairs)).add_forward_only(stream);
     for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
       caches.push_back(plan.add(Scope::kActivations, fmt::format("block {}, keys and values", layer),
                                 precision.activation, capacity.sequences * capacity.tokens, 2 * config.kv_size()));
     }
-    normed = plan.add(work, "normed input", precision.activation, chunk, config.hidden_size);
-    hidden = plan.add(work, "mlp hidden", precision.activation, chunk, config.intermediate_size);
     cos = plan.add(work, "cosines", table, capacity.tokens, config.head_dim / 2);
     sin = plan.add(work, "sines", table, capacity.tokens, config.head_dim / 2);
     last_rows = plan.add(work, "last rows", precision.residual, capacity.sequences, config.hidden_size);
@@ -37,7 +34,7 @@ struct GenerationLayout {
   BufferPlan plan;
   BlockEntries block;               ///< all blocks share one set: nothing is kept but keys and values
   std::vector<std::size_t> caches;  ///< per layer [sequences * tokens, keys | values]
-  std::size_t stream = 0, normed = 0, hidden = 0, cos = 0, sin = 0, last_rows = 0, last_normed = 0, logits = 0;
+  std::size_t stream = 0, cos = 0, sin = 0, last_rows = 0, last_normed = 0, logits = 0;
 };
 
 /// Rows [i, i + count) of `from` become rows [j, j + count) of `to`.
@@ -169,7 +166,7 @@ void GenerationSession::Impl::run_chunk() {
   ops.embed(ids, model.weights().embedding, rows(layout.stream, count));
   for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
     const LayerWeights& weights = model.weights().layers[static_cast<std::size_t>(layer)];
-    const BlockTensors t = block_tensors(buffers, layout.block, c, weights, layout.normed, layout.hidden, count);
+    const BlockTensors t = block_tensors(buffers, layout.block, c, weights, count);
     block_until_attention(context, layer, weights, t, positions);
     append_to_cache(layer, t);
     const Tensor cache = buffers.tensor(layout.caches[static_cast<std::size_t>(layer)]);

@@ -103,6 +103,20 @@ TEST_P(ResumeWith, MpiRanksGoOnFromWhatOneProcessBegan) {
 INSTANTIATE_TEST_SUITE_P(Optimizers, ResumeWith, testing::Values("lora_muon", "adamw"),
                          [](const auto& test) { return test.param; });
 
+TEST_F(Resume, GoesOnAtAnotherLevelOfRecomputation) {
+  whole_run(with(kJob, {"training.recompute=none"}));
+  for (const std::string level : {"auto", "norms", "mlp", "block"}) {
+    interrupt();
+    const Outcome outcome = resume(with(kJob, {"training.recompute=" + level, "runtime.ranks_in_process=2"}));
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_TRUE(run_.adapter("out") == adapter_) << level;
+    if (level != "auto") {
+      EXPECT_THAT(outcome.err, HasSubstr("recompute  " + level));
+      EXPECT_THAT(run_.read("out/summary.json"), HasSubstr("\"recompute\": \"" + level + "\""));
+    }
+  }
+}
+
 TEST_F(Resume, GoesOnAfterAKillAtAnyMoment) {
   const std::vector<std::string> job = {"training.steps=120", "training.save_every=20"};
   const Outcome whole = run_.train("whole", job);

@@ -154,9 +154,9 @@ TEST(Decoder, LogitsComeInChunksOfTheHeadsCapacity) {
   EXPECT_EQ(a, b);
 }
 
-class DecoderPlan : public testing::TestWithParam<std::string> {};
+class PlannedDecoder : public testing::TestWithParam<std::string> {};
 
-TEST_P(DecoderPlan, PredictsExactlyWhatIsAllocated) {
+TEST_P(PlannedDecoder, PredictsExactlyWhatIsAllocated) {
   const auto ops = make_reference_ops(kF32Precision);
   const TinyModel model(GetParam(), *ops);
   AdapterOptions options;
@@ -170,7 +170,7 @@ TEST_P(DecoderPlan, PredictsExactlyWhatIsAllocated) {
             adapter_set_bytes(pairs, DType::kF32) + AdaptedModel::packed_bytes(model.config(), pairs, *ops));
   for (const bool backward : {true, false}) {
     const DecoderCapacity capacity{100, 70, 33, backward};
-    const BufferPlan plan = Decoder::plan(model.config(), pairs, *ops, capacity);
+    const DecoderPlan plan = Decoder::plan(model.config(), pairs, 0, *ops, capacity);
     Memory fresh;
     const Decoder decoder(adapted, *ops, fresh, capacity);
     for (const Scope scope : {Scope::kActivations, Scope::kWorkspace}) {
@@ -181,7 +181,7 @@ TEST_P(DecoderPlan, PredictsExactlyWhatIsAllocated) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, DecoderPlan, testing::Values("llama", "qwen3"));
+INSTANTIATE_TEST_SUITE_P(Families, PlannedDecoder, testing::Values("llama", "qwen3"));
 
 TEST(Decoder, NamesTheFirstTensorThatIsNotFinite) {
   Fixture f("llama", kF32Precision);
