@@ -100,8 +100,9 @@ struct AttentionShape {
 /// shapes, ranks and dropout count; there is no memory behind the linear layers.
 struct Workload {
   struct Linear {
-    AdaptedLinear layer;
+    AdaptedLinear layer;     ///< with frozen.spare columns beside the weights, and as many behind x and dy
     bool to_stream = false;  ///< y is added to the residual stream, so dy has its dtype
+    bool bias = false;       ///< whether any part has one
   };
   std::int64_t tokens = 0;
   std::int64_t document = 0;    ///< longest sequence

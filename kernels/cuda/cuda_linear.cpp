@@ -271,15 +271,20 @@ void CudaLinear<T>::add_scratch(ScratchSizes& sizes, const Workload::Linear& lin
   constexpr bool kRounds = !std::is_same_v<T, float>;
   const std::int64_t in = linear.layer.frozen.in;
   const std::int64_t out = linear.layer.frozen.out();
-  const bool dropped = std::any_of(linear.layer.adapters.begin(), linear.layer.adapters.end(),
-                                   [](const Adapter& a) { return a.rank > 0 && a.dropout.p > 0; });
-  if (kRounds && !linear.to_stream) need<float>(sizes, Slot::kWide, rows * out);
-  if (dropped) need<T>(sizes, Slot::kDropped, rows * in);
+  const std::int64_t rank = linear.layer.total_rank();
+  const std::int64_t spare = linear.layer.frozen.spare;
+  const bool dropout = has_dropout(linear.layer);
+  const bool augmented = rank > 0 && spare >= augmented_columns(rank, linear.bias);
+  const bool one_product = augmented || (rank == 0 && !linear.bias);
+  if (kRounds && !linear.to_stream && !one_product) need<float>(sizes, Slot::kWide, rows * out);
+  if (dropout) need<T>(sizes, Slot::kDropped, rows * in);
   if (!backward) return;
-  if (kRounds) need<float>(sizes, Slot::kWide, rows * in);
-  if (kRounds && linear.to_stream) need<T>(sizes, Slot::kRounded, rows * out);
-  need<T>(sizes, Slot::kLowRank, rows * linear.layer.total_rank());
-  if (dropped) need<float>(sizes, Slot::kPartials, rows * in);
+  if (kRounds && linear.to_stream) need<T>(sizes, Slot::kRounded, rows * (out + spare));
+  if (rank == 0) return;
+  need<T>(sizes, Slot::kLowRank, rows * std::max(rank, spare));
+  if (linear.layer.frozen.outs.size() > 1 && !dropout) need<float>(sizes, Slot::kFactors, rank * in);
+  if (kRounds && (dropout || !augmented)) need<float>(sizes, Slot::kWide, rows * in);
+  if (dropout) need<float>(sizes, Slot::kPartials, rows * in);
 }
 
 template class CudaLinear<float>;

@@ -127,7 +127,12 @@ Workload workload_of(const ModelConfig& config, std::span<const PairInfo> pairs,
   for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
     const LayerWeights shape = shape_of_layer(config, pairs, layer);
     for (const auto group : kGroups) {
-      Workload::Linear linear{shape.*group, group == &LayerWeights::o || group == &LayerWeights::down};
+      Workload::Linear linear;
+      linear.layer = shape.*group;
+      linear.to_stream = group == &LayerWeights::o || group == &LayerWeights::down;
+      linear.bias = group == &LayerWeights::qkv ? config.qkv_bias
+                    : group == &LayerWeights::o ? config.o_bias
+                                                : config.mlp_bias;
       for (Adapter& adapter : linear.layer.adapters) adapter.dropout.p = static_cast<float>(dropout);
       w.linears.push_back(std::move(linear));
     }

