@@ -22,6 +22,19 @@ Finding nccl(bool cuda) {
           cuda ? "needed for several GPUs to be fast: install libnccl-dev and build again" : ""};
 }
 
+Finding cudnn(const cuda::DeviceFacts& facts) {
+  const auto version = [](std::size_t v) { return fmt::format("{}.{}.{}", v / 10000, v / 100 % 100, v % 100); };
+  if (facts.cudnn_built == 0) {
+    return {"cuDNN", Verdict::kMissing, "not in this build: attention by Lomu's own kernels",
+            "install cuDNN 9 and pip's nvidia-cudnn-frontend, and build again (docs/gpu.md)"};
+  }
+  if (facts.cudnn_refusal.empty()) return {"cuDNN", Verdict::kOk, version(facts.cudnn)};
+  return {
+      "cuDNN", Verdict::kMissing,
+      fmt::format("{}, built for {}: attention by Lomu's own kernels", facts.cudnn_refusal, version(facts.cudnn_built)),
+      "put the folder of libcudnn.so.9 on LD_LIBRARY_PATH"};
+}
+
 Finding driver(const cuda::DeviceFacts& facts) {
   if (facts.driver == 0) {
     return {"driver", Verdict::kMissing, "none is loaded",
@@ -97,6 +110,7 @@ Section examine_gpus(const Communicator& comm) {
   findings.push_back({"CUDA", Verdict::kOk,
                       fmt::format("{}, cuBLASLt {}, kernels for {}", cuda::cuda_version_text(facts.toolkit),
                                   facts.cublaslt, facts.architectures)});
+  findings.push_back(cudnn(facts));
   findings.push_back(nccl(true));
   findings.push_back(driver(facts));
   for (std::size_t i = 0; i < facts.gpus.size(); ++i) {

@@ -102,6 +102,7 @@ ComputeChoice choose_compute(const ComputeRequest& request, Communicator& comm) 
         choice.precision = precision_of(request, choice);
       },
       "choosing the device");
+  choice.deterministic = request.deterministic;
   choice.threads = request.threads > 0 ? request.threads : share_of_cores(comm);
   return choice;
 }
@@ -112,7 +113,11 @@ bool gpus_are_shared() {
 }
 
 Backend open_backend(const ComputeChoice& choice) {
-  if (choice.cuda_device) return cuda::make_backend(choice.precision, *choice.cuda_device);
+  if (choice.cuda_device) {
+    cuda::CudaOptions options;
+    options.deterministic = choice.deterministic;
+    return cuda::make_backend(choice.precision, *choice.cuda_device, options);
+  }
   Backend backend;
   backend.memory = std::make_unique<Memory>();
   backend.ops = choice.backend == config::BackendName::kReference

@@ -16,6 +16,7 @@ struct ComputeRequest {
   config::BackendName backend = config::BackendName::kAuto;
   config::ComputeType dtype = config::ComputeType::kAuto;
   int threads = 0;  ///< of this rank; 0: a fair share of the cores it may use
+  bool deterministic = true;
 };
 
 /// What a request came to.
@@ -24,6 +25,7 @@ struct ComputeChoice {
   config::BackendName backend = config::BackendName::kCpu;  ///< on the CPU; never kAuto
   Precision precision = kF32Precision;
   int threads = 1;
+  bool deterministic = true;  ///< false: on a GPU, sums whose order is chance may be used
   /// "cpu, bf16, 2 threads" or "GPU 0, bf16": for a line of output.
   [[nodiscard]] std::string text() const;
 };

@@ -38,7 +38,8 @@ std::string_view chat_template_name(config::ChatTemplate chat) {
 SessionOptions session_options(const config::TrainConfig& config) {
   SessionOptions options;
   options.model = config.model.path;
-  options.compute = {config.runtime.device, config.runtime.backend, config.runtime.dtype, config.runtime.threads};
+  const config::RuntimeConfig& runtime = config.runtime;
+  options.compute = {runtime.device, runtime.backend, runtime.dtype, runtime.threads, runtime.deterministic};
   return options;
 }
 

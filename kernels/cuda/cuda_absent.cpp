@@ -12,7 +12,7 @@ int device_count() {
   return 0;
 }
 
-Backend make_backend(const Precision&, int) {
+Backend make_backend(const Precision&, int, const CudaOptions&) {
   throw UsageError("this build has no CUDA backend", "device",
                    "build with `cmake --preset cuda` where nvcc is on PATH, or use device cpu");
 }

@@ -21,11 +21,11 @@ int device_count() {
   return 0;
 }
 
-Backend make_backend(const Precision& precision, int index) {
+Backend make_backend(const Precision& precision, int index, const CudaOptions& options) {
   std::shared_ptr<Device> device = make_cuda_device(index);
   Backend backend;
   backend.memory = std::make_unique<Memory>(device->storage());
-  backend.ops = make_cuda_ops(precision, *device, *backend.memory);
+  backend.ops = make_cuda_ops(precision, *device, *backend.memory, options);
   backend.steps = make_device_steps(*device);
   backend.device = std::move(device);
   return backend;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda_options.h"
 #include "kernels/ops.h"
 
 namespace lomu::cuda {
@@ -14,6 +15,6 @@ int device_count();
 
 /// Operations on device `index` with the ledger of its memory. Throws UsageError: no such device, one older than this
 /// build's kernels, a precision other than bf16 and f32, or a build without CUDA.
-Backend make_backend(const Precision& precision, int index);
+Backend make_backend(const Precision& precision, int index, const CudaOptions& options = {});
 
 }  // namespace lomu::cuda

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/device.h"
 #include "kernels/error.h"
 
@@ -94,6 +95,8 @@ class CudaDevice final : public Device {
           "8.0 (A100) or newer is needed; use device cpu");
     }
     fast_float64_ = properties.minor == 0 && properties.major <= 10;
+    major_ = properties.major;
+    minor_ = properties.minor;
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     storage_ = std::make_unique<CudaStorage>(index, stream_);
   }
@@ -107,9 +110,14 @@ class CudaDevice final : public Device {
   [[nodiscard]] std::unique_ptr<MatrixProducts> make_products(Memory& memory) override {
     return make_cublaslt_products(memory);
   }
+  [[nodiscard]] std::unique_ptr<AttentionGraphs> make_attention_graphs() override {
+    return open_cudnn_attention(major_, minor_, stream_);
+  }
 
  private:
   bool fast_float64_ = false;
+  int major_ = 0;
+  int minor_ = 0;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<CudaStorage> storage_;
 };

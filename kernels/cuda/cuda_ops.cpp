@@ -1,12 +1,16 @@
 #include "kernels/cuda/cuda_ops.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <list>
+#include <optional>
 #include <utility>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda_linear.h"
 #include "kernels/cuda/head_norm.h"
+#include "kernels/cuda/library_attention.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/rows.h"
@@ -76,15 +80,21 @@ class AttentionPlans {
 template <class T>
 class CudaOps final : public Ops {
  public:
-  CudaOps(const Precision& precision, Device& device, Memory& memory, LinearPath path)
+  CudaOps(const Precision& precision, Device& device, Memory& memory, const CudaOptions& options)
       : precision_(precision),
-        path_(path),
+        path_(options.linear),
         storage_(device.storage()),
         stream_(device.stream()),
         products_(device.make_products(memory)),
         scratch_(memory),
         uploads_(memory),
-        linear_(*products_, scratch_, uploads_, storage_, stream_) {}
+        linear_(*products_, scratch_, uploads_, storage_, stream_),
+        must_be_library_(options.attention == AttentionChoice::kLibrary) {
+    if constexpr (std::is_same_v<T, BF16>) {
+      if (options.attention != AttentionChoice::kOwn) graphs_ = device.make_attention_graphs();
+      if (graphs_) library_.emplace(*graphs_, storage_, scratch_, uploads_, stream_, options.deterministic);
+    }
+  }
 
   [[nodiscard]] std::string_view name() const override { return "cuda"; }
   [[nodiscard]] Precision precision() const override { return precision_; }
@@ -155,6 +165,8 @@ class CudaOps final : public Ops {
 
   void attention(const AttentionShape& shape, std::span<const SequenceSpan> sequences, const Tensor& q, const Tensor& k,
                  const Tensor& v, const Tensor& out, const Tensor& lse) const override {
+    if (library_ && library_->forward(shape, sequences, q, k, v, out, lse)) return;
+    refuse_own_attention("forward");
     const AttentionPlan& plan = plan_of(shape, sequences, q.rows, k.rows, false);
     cuda::attention<T>(shape, plan, tiles_of(plan), rows_of<const T>(q), rows_of<const T>(k), rows_of<const T>(v),
                        rows_of<T>(out), rows_of<float>(lse), stream_);
@@ -162,6 +174,8 @@ class CudaOps final : public Ops {
   void attention_backward(const AttentionShape& shape, std::span<const SequenceSpan> sequences, const Tensor& q,
                           const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse, const Tensor& dout,
                           const Tensor& dq, const Tensor& dk, const Tensor& dv) const override {
+    if (library_ && library_->backward(shape, sequences, q, k, v, out, lse, dout, dq, dk, dv)) return;
+    refuse_own_attention("backward");
     const AttentionPlan& plan = plan_of(shape, sequences, q.rows, k.rows, true);
     std::byte* workspace = scratch_.bytes(Slot::kAttention, attention_backward_bytes(shape.heads, q.rows));
     cuda::attention_backward<T>(shape, plan, tiles_of(plan), rows_of<const T>(q), rows_of<const T>(k),
@@ -227,16 +241,18 @@ class CudaOps final : public Ops {
   }
 
  private:
-  static ScratchSizes sizes_for(const Workload& w) {
+  [[nodiscard]] ScratchSizes sizes_for(const Workload& w) const {
     ScratchSizes sizes;
     for (const Workload::Linear& linear : w.linears) CudaLinear<T>::add_scratch(sizes, linear, w.tokens, w.backward);
     // The head's own products ask for no more than q|k|v's: its logits are f32, and it has fewer rows.
     const std::int64_t vocab = w.head.out();
     const std::int64_t rows = std::min(chunk_rows(vocab), w.supervised);
     need<float>(sizes, Slot::kLogits, rows * vocab);
+    constexpr auto kAttention = static_cast<std::size_t>(Slot::kAttention);
+    if (library_) sizes.need_bytes(kAttention, library_->scratch_bytes(w.attention, w.tokens, w.document, w.backward));
     if (!w.backward) return sizes;
     need<T>(sizes, Slot::kLogitsGrad, rows * vocab);
-    sizes.need_bytes(static_cast<std::size_t>(Slot::kAttention), attention_backward_bytes(w.attention.heads, w.tokens));
+    sizes.need_bytes(kAttention, attention_backward_bytes(w.attention.heads, w.tokens));
     return sizes;
   }
   /// Numbers of tokens, or the blocks of attention: were each document one token, each kernel had one for it.
@@ -245,6 +261,11 @@ class CudaOps final : public Ops {
     return static_cast<std::size_t>(w.tokens) * std::max(tiles, sizeof(std::int32_t));
   }
 
+  void refuse_own_attention(const char* pass) const {
+    if (!must_be_library_) return;
+    throw UnsupportedError(fmt::format("attention {} by the library", pass), "attention",
+                           "it is not there, or it refuses this batch");
+  }
   const AttentionPlan& plan_of(const AttentionShape& shape, std::span<const SequenceSpan> sequences,
                                std::int64_t query_rows, std::int64_t key_rows, bool backward) const {
     return plans_.find_or_make(attention_path(precision_.activation, shape.head_dim), sequences, query_rows, key_rows,
@@ -263,13 +284,17 @@ class CudaOps final : public Ops {
   mutable Uploads uploads_;
   mutable AttentionPlans plans_;
   mutable CudaLinear<T> linear_;
+  bool must_be_library_;
+  std::unique_ptr<AttentionGraphs> graphs_;
+  mutable std::optional<LibraryAttention> library_;
 };
 
 }  // namespace
 
-std::unique_ptr<Ops> make_cuda_ops(const Precision& precision, Device& device, Memory& memory, LinearPath path) {
-  if (precision == kF32Precision) return std::make_unique<CudaOps<float>>(precision, device, memory, path);
-  if (precision == kBF16Precision) return std::make_unique<CudaOps<BF16>>(precision, device, memory, path);
+std::unique_ptr<Ops> make_cuda_ops(const Precision& precision, Device& device, Memory& memory,
+                                   const CudaOptions& options) {
+  if (precision == kF32Precision) return std::make_unique<CudaOps<float>>(precision, device, memory, options);
+  if (precision == kBF16Precision) return std::make_unique<CudaOps<BF16>>(precision, device, memory, options);
   throw UsageError("the CUDA backend computes in bf16 or f32", "dtype", "use backend reference for f64");
 }
 

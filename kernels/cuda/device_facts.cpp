@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/architectures.h"
+#include "kernels/cuda/cudnn_attention.h"
 
 namespace lomu::cuda {
 namespace {
@@ -52,6 +53,10 @@ DeviceFacts device_facts() {
   cudaRuntimeGetVersion(&facts.runtime);
   cudaDriverGetVersion(&facts.driver);
   facts.cublaslt = cublasLtGetVersion();
+  const CudnnFacts cudnn = cudnn_facts();
+  facts.cudnn_built = cudnn.built_with;
+  facts.cudnn = cudnn.loaded;
+  facts.cudnn_refusal = cudnn.refusal;
   int before = 0;
   int count = 0;
   if (cudaGetDevice(&before) != cudaSuccess) before = 0;

@@ -24,13 +24,16 @@ struct GpuFacts {
 };
 
 struct DeviceFacts {
-  bool built = false;         ///< this build has the CUDA backend; without it the rest is empty
-  std::string architectures;  ///< CMake's list, apart by commas
-  int toolkit = 0;            ///< that it was compiled with: 13000 is 13.0
-  int runtime = 0;            ///< that it runs with
-  int driver = 0;             ///< newest CUDA version that the driver serves; 0: no driver
-  std::size_t cublaslt = 0;   ///< 130100 is 13.1.0
-  std::string refusal;        ///< why no GPU can be used, in the runtime's words; empty where one can
+  bool built = false;           ///< this build has the CUDA backend; without it the rest is empty
+  std::string architectures;    ///< CMake's list, apart by commas
+  int toolkit = 0;              ///< that it was compiled with: 13000 is 13.0
+  int runtime = 0;              ///< that it runs with
+  int driver = 0;               ///< newest CUDA version that the driver serves; 0: no driver
+  std::size_t cublaslt = 0;     ///< 130100 is 13.1.0
+  std::size_t cudnn_built = 0;  ///< that it was compiled with: 91900 is 9.19.0; 0: without
+  std::size_t cudnn = 0;        ///< that it runs with; 0: none
+  std::string cudnn_refusal;    ///< why attention cannot use it; empty where it can
+  std::string refusal;          ///< why no GPU can be used, in the runtime's words; empty where one can
   std::vector<GpuFacts> gpus;
 };
 

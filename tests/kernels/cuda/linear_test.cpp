@@ -40,7 +40,7 @@ class CudaLinearLayer : public testing::TestWithParam<Setting> {
   CudaLinearLayer()
       : device_(make_emulated_device()),
         memory_(device_->storage()),
-        ops_(make_cuda_ops(GetParam().precision, *device_, memory_, GetParam().path)),
+        ops_(make_cuda_ops(GetParam().precision, *device_, memory_, {.linear = GetParam().path})),
         reference_(make_reference_ops(GetParam().precision)) {}
 
   [[nodiscard]] DType activation() const { return GetParam().precision.activation; }
