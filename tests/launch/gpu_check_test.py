@@ -151,12 +151,16 @@ class WholeTest(InFolder):
 
     @unittest.skipUnless("LOMU_BUILD" in os.environ, "needs a build")
     def test_facts_and_training_of_a_build(self):
-        done = self.gpu_check("--build", os.environ["LOMU_BUILD"], "--only", "facts", "--only", "training")
+        done = self.gpu_check("--build", os.environ["LOMU_BUILD"], "--only", "facts", "--only", "training",
+                              "--only", "sweep")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         document = json.loads((self.folder / "out" / "gpu-check.json").read_text())
         self.assertTrue(document["ok"])
         self.assertIn("commit", document["doctor"]["build"])
-        self.assertLess(document["steps"][-1]["figures"]["f32"]["loss"], 1e-5)
+        steps = {step["name"]: step for step in document["steps"]}
+        self.assertLess(steps["training 20 steps"]["figures"]["f32"]["loss"], 1e-5)
+        for name in ("attention sweep", "product sweep"):
+            self.assertGreater(len(steps[name]["figures"]["points"]), 1)
 
 
 if __name__ == "__main__":
