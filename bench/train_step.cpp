@@ -270,6 +270,7 @@ void declare_options(CLI::App& app, Settings& settings, ComputeOptions& compute)
   app.add_option("--steps", settings.steps, "measured steps")->check(CLI::Range(1, 100000));
   app.add_option("--warmup", settings.warmup, "steps before them")->check(CLI::Range(1, 1000));
   app.add_flag("!--no-tokenizer", settings.tokenizer, "leave it out, for a model that has none");
+  app.add_flag("!--fast", job.runtime.deterministic, "runtime.deterministic: false");
   app.add_option("--json", settings.json, "file for the results as JSON; - for stdout, instead of the table");
   add_choice<OptimizerName>(app, "--optimizer", job.optimizer.name,
                             {{"lora_muon", OptimizerName::kLoraMuon}, {"adamw", OptimizerName::kAdamW}},

@@ -67,7 +67,10 @@ std::optional<int> gpu_of(const ComputeRequest& request, const Communicator& com
 }  // namespace
 
 std::string ComputeChoice::text() const {
-  if (cuda_device) return fmt::format("GPU {}, {}", *cuda_device, name_of(precision.activation));
+  if (cuda_device) {
+    return fmt::format("GPU {}, {}{}", *cuda_device, name_of(precision.activation),
+                       deterministic ? "" : ", not deterministic");
+  }
   return fmt::format("{}, {}, {} thread{}", backend == config::BackendName::kCpu ? "cpu" : "reference",
                      name_of(precision.activation), threads, threads == 1 ? "" : "s");
 }

@@ -26,7 +26,7 @@ struct ComputeChoice {
   Precision precision = kF32Precision;
   int threads = 1;
   bool deterministic = true;  ///< false: on a GPU, sums whose order is chance may be used
-  /// "cpu, bf16, 2 threads" or "GPU 0, bf16": for a line of output.
+  /// "cpu, bf16, 2 threads", "GPU 0, bf16" or "GPU 0, bf16, not deterministic": for a line of output.
   [[nodiscard]] std::string text() const;
 };
 
