@@ -15,8 +15,8 @@ struct ComputeRequest {
   config::DeviceName device = config::DeviceName::kAuto;
   config::BackendName backend = config::BackendName::kAuto;
   config::ComputeType dtype = config::ComputeType::kAuto;
-  int threads = 0;  ///< of this rank; 0: a fair share of the cores it may use
-  bool deterministic = true;
+  int threads = 0;            ///< of this rank; 0: a fair share of the cores it may use
+  bool deterministic = true;  ///< the same bits in every run; false: a GPU may measure which of its ways is the fastest
 };
 
 /// What a request came to.
@@ -25,7 +25,7 @@ struct ComputeChoice {
   config::BackendName backend = config::BackendName::kCpu;  ///< on the CPU; never kAuto
   Precision precision = kF32Precision;
   int threads = 1;
-  bool deterministic = true;  ///< false: on a GPU, sums whose order is chance may be used
+  bool deterministic = true;  ///< false: on a GPU, sums whose order is chance may be used, and algorithms be measured
   /// "cpu, bf16, 2 threads", "GPU 0, bf16" or "GPU 0, bf16, not deterministic": for a line of output.
   [[nodiscard]] std::string text() const;
 };

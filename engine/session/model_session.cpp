@@ -53,12 +53,12 @@ struct ModelSession::Parts {
 
   [[nodiscard]] Memory& host() const { return host_memory ? *host_memory : *backend.memory; }
   /// Collective. One copy a host where the backend works in host memory, one a rank elsewhere.
-  void load_weights(Communicator& comm, bool training);
+  void load_weights(Communicator& comm, bool training, std::span<const PairInfo> pairs);
 };
 
-void ModelSession::Parts::load_weights(Communicator& comm, bool training) {
+void ModelSession::Parts::load_weights(Communicator& comm, bool training, std::span<const PairInfo> pairs) {
   const Ops& ops = *backend.ops;
-  const WeightsLayout layout(files->config(), ops, training);
+  const WeightsLayout layout(files->config(), ops, training, pairs);
   const auto fill = [&](std::span<std::byte> bytes) { layout.fill(bytes, *files, ops, compute.threads); };
   if (ops.storage().on_host()) {
     region = SharedRegion::create(comm, layout.bytes(), "weights", fill);
@@ -93,6 +93,7 @@ ModelSession ModelSession::open(const SessionOptions& options, Communicator& com
   if (options.tokenizer) {
     tokenizer = std::async(std::launch::async, [&] { return load_tokenizer(options.model, config); });
   }
+  std::vector<PairInfo> pairs;  // for which room is left beside the weights
   comm.together(
       [&] {
         p.backend = open_backend(p.compute);
@@ -100,9 +101,14 @@ ModelSession ModelSession::open(const SessionOptions& options, Communicator& com
         if (!options.adapter.empty()) {
           p.adapters.emplace(config, load_adapter(options.adapter, config), std::nullopt, p.host());
         }
+        if (options.future_pairs) {
+          pairs = options.future_pairs(config);
+        } else if (p.adapters) {
+          pairs.assign(p.adapters->pairs().begin(), p.adapters->pairs().end());
+        }
       },
       "opening the adapter");
-  p.load_weights(comm, training);
+  p.load_weights(comm, training, pairs);
   comm.together(
       [&] {
         if (options.tokenizer) p.tokenizer.emplace(tokenizer.get());

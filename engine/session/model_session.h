@@ -4,8 +4,10 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "engine/session/compute.h"
@@ -22,7 +24,10 @@ struct SessionOptions {
   std::filesystem::path model;    ///< Hugging Face folder or GGUF file
   std::filesystem::path adapter;  ///< as find_adapter_folder() takes it; empty: none
   ComputeRequest compute;
-  bool tokenizer = true;        ///< load it, and check that its ids fit the model
+  bool tokenizer = true;  ///< load it, and check that its ids fit the model
+  /// Pairs of an adapter that will be attached later: room for it is left beside the weights (WeightsLayout). Empty:
+  /// room for `adapter`.
+  std::function<std::vector<PairInfo>(const ModelConfig&)> future_pairs = {};
   bool random_weights = false;  ///< `model` is a config.json without a model: ModelFiles::random, for measurements
 };
 

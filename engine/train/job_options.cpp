@@ -40,6 +40,9 @@ SessionOptions session_options(const config::TrainConfig& config) {
   options.model = config.model.path;
   const config::RuntimeConfig& runtime = config.runtime;
   options.compute = {runtime.device, runtime.backend, runtime.dtype, runtime.threads, runtime.deterministic};
+  options.future_pairs = [config](const ModelConfig& model) {
+    return plan_pairs(model, adapter_options(config, static_cast<int>(model.num_layers)));
+  };
   return options;
 }
 

@@ -109,7 +109,7 @@ class RealModelCase {
         results_(read_results(folder / "expected.json")),
         expected_(folder / "expected.safetensors"),
         weights_path_(weights),
-        model_(weights, ops, false, threads, memory),
+        model_(weights, {}, ops, false, threads, memory),
         adapted_(model_.weights(), nullptr, ops, memory) {}
 
   std::vector<ModelCheck> run() {

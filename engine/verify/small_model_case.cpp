@@ -52,7 +52,7 @@ class SmallModelCase {
         ops_(ops),
         memory_(memory),
         limits_(tolerances_of(ops.precision())),
-        model_(folder, ops, true, threads, memory),
+        model_(folder, folder / "adapter", ops, true, threads, memory),
         expected_(folder / "expected.safetensors"),
         batch_(expected_) {
     if (!std::filesystem::exists(folder / "adapter")) return;

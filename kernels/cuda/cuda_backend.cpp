@@ -1,7 +1,11 @@
 #include "kernels/cuda/cuda_backend.h"
 
 #include <cuda_runtime.h>
+#include <fmt/format.h>
 
+#include <cstdlib>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "kernels/cuda/cuda_ops.h"
@@ -9,6 +13,14 @@
 #include "kernels/cuda/device_steps.h"
 
 namespace lomu::cuda {
+namespace {
+
+bool timing_is_off() {
+  const char* value = std::getenv("LOMU_PRODUCT_TIMING");
+  return value != nullptr && std::string_view(value) == "0";
+}
+
+}  // namespace
 
 bool built_with_cuda() {
   return true;
@@ -22,7 +34,10 @@ int device_count() {
 }
 
 Backend make_backend(const Precision& precision, int index, const CudaOptions& options) {
-  std::shared_ptr<Device> device = make_cuda_device(index);
+  ProductOptions products;
+  products.timed = !options.deterministic && !timing_is_off();
+  products.warn = [](const std::string& text) { fmt::print(stderr, "warning    {}\n", text); };
+  std::shared_ptr<Device> device = make_cuda_device(index, products);
   Backend backend;
   backend.memory = std::make_unique<Memory>(device->storage());
   backend.ops = make_cuda_ops(precision, *device, *backend.memory, options);

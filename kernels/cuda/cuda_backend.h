@@ -14,7 +14,8 @@ bool built_with_cuda();
 int device_count();
 
 /// Operations on device `index` with the ledger of its memory. Throws UsageError: no such device, one older than this
-/// build's kernels, a precision other than bf16 and f32, or a build without CUDA.
+/// build's kernels, a precision other than bf16 and f32, or a build without CUDA. The environment's
+/// LOMU_PRODUCT_TIMING=0 keeps options.deterministic = false from measuring matrix products.
 Backend make_backend(const Precision& precision, int index, const CudaOptions& options = {});
 
 }  // namespace lomu::cuda

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/device.h"
@@ -74,7 +75,7 @@ class CudaStorage final : public Storage {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int index) {
+  CudaDevice(int index, ProductOptions products) : products_(std::move(products)) {
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || count == 0) {
@@ -108,7 +109,7 @@ class CudaDevice final : public Device {
   [[nodiscard]] Stream stream() const override { return stream_; }
   [[nodiscard]] bool fast_float64() const override { return fast_float64_; }
   [[nodiscard]] std::unique_ptr<MatrixProducts> make_products(Memory& memory) override {
-    return make_cublaslt_products(memory);
+    return make_cublaslt_products(memory, products_);
   }
   [[nodiscard]] std::unique_ptr<AttentionGraphs> make_attention_graphs() override {
     return open_cudnn_attention(major_, minor_, stream_);
@@ -118,14 +119,15 @@ class CudaDevice final : public Device {
   bool fast_float64_ = false;
   int major_ = 0;
   int minor_ = 0;
+  ProductOptions products_;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<CudaStorage> storage_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> make_cuda_device(int index) {
-  return std::make_unique<CudaDevice>(index);
+std::unique_ptr<Device> make_cuda_device(int index, const ProductOptions& products) {
+  return std::make_unique<CudaDevice>(index, products);
 }
 
 }  // namespace lomu::cuda

@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_linear.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/cuda/dropout_rows.h"
 #include "kernels/cuda/epilogue.h"
@@ -44,8 +45,18 @@ void CudaLinear<T>::pack_adapters(std::span<const AdaptedLinear* const> linears)
     if (linear->total_rank() > 0) AdaptedLayout<T>(*linear).append_rectangles(*linear, table);
   }
   if (table.empty()) return;
-  const FactorRectangle<T>& last = table.back();
-  pack_factors<T>(uploads_.on_device(std::span<const FactorRectangle<T>>(table)), table.size(),
+  // Step after step it is the same table, which then is on the device.
+  const std::size_t bytes = table.size() * sizeof table.front();
+  if (table.size() != factors_.size() || std::memcmp(table.data(), factors_.data(), bytes) != 0) {
+    if (factor_table_.size() < bytes) {
+      factor_table_ = Buffer();
+      factor_table_ = memory_.allocate(Scope::kWorkspace, bytes, "table of factors");
+    }
+    memory_.storage().upload(factor_table_.data(), table.data(), bytes);
+    factors_ = std::move(table);
+  }
+  const FactorRectangle<T>& last = factors_.back();
+  pack_factors<T>(factor_table_.as<const FactorRectangle<T>>(), factors_.size(),
                   last.first_block + factor_blocks(last.rows, last.cols), stream_);
 }
 
@@ -243,8 +254,9 @@ void CudaLinear<T>::input_gradient(const AdaptedLinear& linear, const AdaptedLay
 template <class T>
 void CudaLinear<T>::clear_gradients(const AdaptedLinear& linear) {
   for (const AdaptedPart& part : parts_of(linear)) {
-    storage_.zero(part.adapter->grad_a, static_cast<std::size_t>(part.rank * linear.frozen.in) * sizeof(float));
-    storage_.zero(part.adapter->grad_b, static_cast<std::size_t>(part.out * part.rank) * sizeof(float));
+    memory_.storage().zero(part.adapter->grad_a,
+                           static_cast<std::size_t>(part.rank * linear.frozen.in) * sizeof(float));
+    memory_.storage().zero(part.adapter->grad_b, static_cast<std::size_t>(part.out * part.rank) * sizeof(float));
   }
 }
 
@@ -279,9 +291,11 @@ void CudaLinear<T>::add_scratch(ScratchSizes& sizes, const Workload::Linear& lin
   if (kRounds && !linear.to_stream && !one_product) need<float>(sizes, Slot::kWide, rows * out);
   if (dropout) need<T>(sizes, Slot::kDropped, rows * in);
   if (!backward) return;
-  if (kRounds && linear.to_stream) need<T>(sizes, Slot::kRounded, rows * (out + spare));
+  const bool rounds_dy = kRounds && linear.to_stream;
+  if (rounds_dy) need<T>(sizes, Slot::kRounded, rows * (out + spare));
   if (rank == 0) return;
-  need<T>(sizes, Slot::kLowRank, rows * std::max(rank, spare));
+  // dS lies beside dY where that comes in the activation's type or is rounded here.
+  if (!augmented || (linear.to_stream && !rounds_dy)) need<T>(sizes, Slot::kLowRank, rows * std::max(rank, spare));
   if (linear.layer.frozen.outs.size() > 1 && !dropout) need<float>(sizes, Slot::kFactors, rank * in);
   if (kRounds && (dropout || !augmented)) need<float>(sizes, Slot::kWide, rows * in);
   if (dropout) need<float>(sizes, Slot::kPartials, rows * in);

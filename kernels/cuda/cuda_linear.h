@@ -29,7 +29,6 @@
 #include "kernels/cuda/matrix_product.h"
 #include "kernels/cuda/scratch.h"
 #include "kernels/cuda/stream.h"
-#include "kernels/cuda/uploads.h"
 #include "kernels/ops.h"
 
 namespace lomu::cuda {
@@ -38,8 +37,8 @@ template <class T>
 class CudaLinear {
  public:
   /// All outlive this.
-  CudaLinear(MatrixProducts& products, Scratch& scratch, Uploads& uploads, Storage& storage, Stream stream)
-      : products_(products), scratch_(scratch), uploads_(uploads), storage_(storage), stream_(stream) {}
+  CudaLinear(MatrixProducts& products, Scratch& scratch, Memory& memory, Stream stream)
+      : products_(products), scratch_(scratch), memory_(memory), stream_(stream) {}
 
   /// One launch for all of them. Groups without adapters are skipped.
   void pack_adapters(std::span<const AdaptedLinear* const> linears);
@@ -77,9 +76,10 @@ class CudaLinear {
 
   MatrixProducts& products_;
   Scratch& scratch_;
-  Uploads& uploads_;
-  Storage& storage_;
+  Memory& memory_;
   Stream stream_;
+  std::vector<FactorRectangle<T>> factors_;  ///< what pack_adapters wrote last
+  Buffer factor_table_;                      ///< the same on the device
 };
 
 extern template class CudaLinear<float>;

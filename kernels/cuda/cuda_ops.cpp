@@ -88,7 +88,7 @@ class CudaOps final : public Ops {
         products_(device.make_products(memory)),
         scratch_(memory),
         uploads_(memory),
-        linear_(*products_, scratch_, uploads_, storage_, stream_),
+        linear_(*products_, scratch_, memory, stream_),
         must_be_library_(options.attention == AttentionChoice::kLibrary) {
     if constexpr (std::is_same_v<T, BF16>) {
       if (options.attention != AttentionChoice::kOwn) graphs_ = device.make_attention_graphs();

@@ -18,7 +18,8 @@ enum class LinearPath : std::uint8_t {
 };
 
 struct CudaOptions {
-  /// The same bits in every run. False may be faster: sums in an order that chance decides are then allowed.
+  /// The same bits in every run. False may be faster: sums in an order that chance decides are then allowed, and
+  /// algorithms of matrix products are chosen by measuring (ProductOptions::timed).
   bool deterministic = true;
   AttentionChoice attention = AttentionChoice::kAuto;
   LinearPath linear = LinearPath::kAugmented;

@@ -29,6 +29,6 @@ std::unique_ptr<Device> make_emulated_device();
 
 /// Device `index` of this process. Throws Error: no driver, no such device, or one older than this build's kernels.
 /// Only in builds with CUDA.
-std::unique_ptr<Device> make_cuda_device(int index);
+std::unique_ptr<Device> make_cuda_device(int index, const ProductOptions& products = {});
 
 }  // namespace lomu::cuda

@@ -6,26 +6,33 @@
 namespace lomu::cuda {
 namespace {
 
+/// An operand after transposition, [rows, cols], in f32.
 template <class T>
-float element(const Operand& o, std::int64_t i, std::int64_t j) {
+std::vector<float> widened(const Operand& o, std::int64_t rows, std::int64_t cols) {
   const auto* data = static_cast<const T*>(o.data);
-  return static_cast<float>(o.transposed ? data[j * o.ld + i] : data[i * o.ld + j]);
+  std::vector<float> values(static_cast<std::size_t>(rows * cols));
+  float* to = values.data();
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const std::int64_t first = o.transposed ? i : i * o.ld, step = o.transposed ? o.ld : 1;
+    for (std::int64_t j = 0; j < cols; ++j) *to++ = static_cast<float>(data[first + j * step]);
+  }
+  return values;
 }
 
-// Row by row, so that the innermost loop goes along a row of B' where it lies that way.
 template <class T, class R>
 void multiply(const Product& p) {
+  const std::vector<float> a = widened<T>(p.a, p.m, p.k), b = widened<T>(p.b, p.k, p.n);
   const auto* c = static_cast<const R*>(p.addend());
-  const std::int64_t ldc = p.addend_ld();
-  std::vector<float> sums(static_cast<std::size_t>(p.n));
+  const auto n = static_cast<std::size_t>(p.n);
+  std::vector<float> sums(n);
   for (std::int64_t i = 0; i < p.m; ++i) {
     std::fill(sums.begin(), sums.end(), 0.0F);
-    for (std::int64_t l = 0; l < p.k; ++l) {
-      const float a = element<T>(p.a, i, l);
-      for (std::int64_t j = 0; j < p.n; ++j) sums[static_cast<std::size_t>(j)] += a * element<T>(p.b, l, j);
+    const float* factor = a.data() + i * p.k;
+    for (const float* row = b.data(); row != b.data() + b.size(); row += n, ++factor) {
+      for (std::size_t j = 0; j < n; ++j) sums[j] += *factor * row[j];
     }
     for (std::int64_t j = 0; j < p.n; ++j) {
-      const float before = p.beta == 0 ? 0.0F : p.beta * static_cast<float>(c[i * ldc + j]);
+      const float before = p.beta == 0 ? 0.0F : p.beta * static_cast<float>(c[i * p.addend_ld() + j]);
       const float bias = p.bias == nullptr ? 0.0F : p.bias[j];
       static_cast<R*>(p.d)[i * p.ldd + j] = static_cast<R>(p.alpha * sums[static_cast<std::size_t>(j)] + before + bias);
     }

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <utility>
+#include <vector>
 
 namespace lomu {
 namespace {
@@ -10,6 +11,14 @@ constexpr std::array kGroups{&LayerWeights::qkv, &LayerWeights::o, &LayerWeights
 
 std::size_t padded(std::size_t bytes) {
   return (bytes + Memory::kAlignment - 1) / Memory::kAlignment * Memory::kAlignment;
+}
+
+std::size_t packed_bytes_of(const LayerWeights& layer, const Ops& ops) {
+  std::size_t bytes = 0;
+  for (const auto group : kGroups) {
+    if ((layer.*group).total_rank() > 0) bytes += padded(ops.adapter_bytes(layer.*group));
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -48,7 +57,9 @@ AdaptedModel::AdaptedModel(const ModelWeights& weights, AdapterSet* adapters, co
     adapter.grad_a = gradients_.columns(pair.offset_a, pair.size_a()).data;
     adapter.grad_b = gradients_.columns(pair.offset_b, pair.size_b()).data;
   }
-  packed_ = memory.allocate(Scope::kAdapters, packed_bytes(config(), adapters->pairs(), ops), "packed adapter factors");
+  std::size_t bytes = 0;
+  for (const LayerWeights& layer : weights_.layers) bytes += packed_bytes_of(layer, ops);
+  packed_ = memory.allocate(Scope::kAdapters, bytes, "packed adapter factors");
   std::byte* next = packed_.data();
   for (LayerWeights& layer : weights_.layers) {
     for (const auto group : kGroups) {
@@ -75,10 +86,11 @@ void AdaptedModel::place_factors(Memory& memory) {
 std::size_t AdaptedModel::packed_bytes(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops) {
   std::size_t bytes = 0;
   for (std::int64_t i = 0; i < config.num_layers; ++i) {
-    const LayerWeights layer = shape_of_layer(config, pairs, i);
+    LayerWeights layer = shape_of_layer(config, pairs, i);
     for (const auto group : kGroups) {
-      if ((layer.*group).total_rank() > 0) bytes += padded(ops.adapter_bytes(layer.*group));
+      (layer.*group).frozen.spare = spare_columns(config, ops, group, (layer.*group).total_rank());
     }
+    bytes += packed_bytes_of(layer, ops);
   }
   return bytes;
 }
@@ -102,11 +114,11 @@ void AdaptedModel::fetch_factors() {
 }
 
 void AdaptedModel::pack() {
+  std::vector<const AdaptedLinear*> linears;
   for (const LayerWeights& layer : weights_.layers) {
-    for (const auto group : kGroups) {
-      if ((layer.*group).total_rank() > 0) ops_->pack_adapters(layer.*group);
-    }
+    for (const auto group : kGroups) linears.push_back(&(layer.*group));
   }
+  ops_->pack_all_adapters(linears);
 }
 
 }  // namespace lomu

@@ -21,7 +21,8 @@ class AdaptedModel {
   /// `adapters` may be null: the base model. Everything passed in outlives this object. Packs the factors.
   AdaptedModel(const ModelWeights& weights, AdapterSet* adapters, const Ops& ops, Memory& memory);
 
-  /// Bytes of packed factors that the constructor allocates in Scope::kAdapters.
+  /// Bytes of packed factors that the constructor allocates in Scope::kAdapters on weights with room for these pairs
+  /// (WeightsLayout).
   static std::size_t packed_bytes(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops);
 
   /// Takes over all factors. Call after every change of AdapterSet::factors() and before the next forward.

@@ -23,14 +23,15 @@ std::size_t round_up(std::size_t value, std::size_t multiple) {
 
 }  // namespace
 
-std::size_t BufferPlan::add(Scope scope, std::string label, DType dtype, std::int64_t rows, std::int64_t cols) {
+std::size_t BufferPlan::add(Scope scope, std::string label, DType dtype, std::int64_t rows, std::int64_t cols,
+                            std::int64_t spare) {
   const std::size_t whole_rows = round_up(static_cast<std::size_t>(rows), static_cast<std::size_t>(kRowMultiple));
-  const std::size_t row_bytes = checked_product(static_cast<std::size_t>(cols), size_of(dtype), label);
+  const std::size_t row_bytes = checked_product(static_cast<std::size_t>(cols + spare), size_of(dtype), label);
   std::size_t& total = bytes_[static_cast<std::size_t>(scope)];
   const std::size_t offset = total;
   total = offset + round_up(checked_product(whole_rows, row_bytes, label), Memory::kAlignment);
   if (total < offset) throw Error(fmt::format("buffers up to {} would be larger than any memory", label));
-  entries_.push_back({scope, std::move(label), dtype, static_cast<std::int64_t>(whole_rows), cols, offset});
+  entries_.push_back({scope, std::move(label), dtype, static_cast<std::int64_t>(whole_rows), cols, spare, offset});
   return entries_.size() - 1;
 }
 
@@ -49,7 +50,8 @@ Buffers::Buffers(BufferPlan plan, Memory& memory, std::string_view owner) : plan
 
 Tensor Buffers::tensor(std::size_t index) const {
   const BufferPlan::Entry& e = plan_.entries()[index];
-  return {arenas_[static_cast<std::size_t>(e.scope)].data() + e.offset, e.dtype, e.rows, e.cols};
+  std::byte* const data = arenas_[static_cast<std::size_t>(e.scope)].data() + e.offset;
+  return Tensor(data, e.dtype, e.rows, e.cols, e.cols + e.spare).with_spare(e.spare);
 }
 
 }  // namespace lomu

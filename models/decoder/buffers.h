@@ -25,11 +25,14 @@ class BufferPlan {
     DType dtype = DType::kF32;
     std::int64_t rows = 0;
     std::int64_t cols = 0;
+    std::int64_t spare = 0;  ///< columns behind them (Tensor::spare)
     std::size_t offset = 0;  ///< in the arena of its scope
   };
 
-  /// Reserves [rows, cols], rows rounded up to kRowMultiple; returns the entry's index. Throws Error on overflow.
-  std::size_t add(Scope scope, std::string label, DType dtype, std::int64_t rows, std::int64_t cols);
+  /// Reserves [rows, cols + spare], rows rounded up to kRowMultiple; returns the entry's index. Throws Error on
+  /// overflow.
+  std::size_t add(Scope scope, std::string label, DType dtype, std::int64_t rows, std::int64_t cols,
+                  std::int64_t spare = 0);
 
   [[nodiscard]] const std::vector<Entry>& entries() const { return entries_; }
   [[nodiscard]] std::size_t bytes(Scope scope) const { return bytes_[static_cast<std::size_t>(scope)]; }

@@ -34,6 +34,10 @@ GroupRanks largest_group_ranks(const ModelConfig& config, std::span<const PairIn
   return largest;
 }
 
+std::int64_t group_spare(const ModelConfig& config, const Ops& ops, const GroupRanks& ranks, std::size_t g) {
+  return spare_columns(config, ops, kGroups[g], ranks[g]);
+}
+
 BlockEntries BlockPlanner::add_forward_only(std::size_t stream) {
   return add(stream, {});
 }
@@ -43,60 +47,74 @@ BlockEntries BlockPlanner::add_kept(std::int64_t layer, std::size_t stream, Reco
   return add(stream, Kept{layer, recompute, ranks});
 }
 
-std::size_t BlockPlanner::shared(std::string_view what, DType dtype, std::int64_t cols) {
+std::size_t BlockPlanner::shared(std::string_view what, DType dtype, std::int64_t cols, std::int64_t spare) {
   const auto found = shared_.find(what);
   if (found != shared_.end()) return found->second;
-  const std::size_t entry = plan_.add(Scope::kWorkspace, fmt::format("any block, {}", what), dtype, tokens_, cols);
+  const std::size_t entry =
+      plan_.add(Scope::kWorkspace, fmt::format("any block, {}", what), dtype, tokens_, cols, spare);
   shared_.emplace(what, entry);
   return entry;
 }
 
 BlockEntries BlockPlanner::add(std::size_t stream, const std::optional<Kept>& kept) {
-  const DType activation = precision_.activation;
+  const auto [activation, residual, gradient] = ops_.precision();
   const std::int64_t hidden = config_.hidden_size;
   const std::int64_t q = config_.q_size();
   const std::int64_t kv = config_.kv_size();
   /// Whether the block keeps what is given up after level `last` of the ladder.
   const auto keeps = [&](Recompute last) { return kept && kept->recompute <= last; };
-  const auto own = [&](std::string_view what, DType dtype, std::int64_t cols) {
-    return plan_.add(Scope::kActivations, fmt::format("block {}, {}", kept->layer, what), dtype, tokens_, cols);
+  const auto own = [&](std::string_view what, DType dtype, std::int64_t cols, std::int64_t spare = 0) {
+    return plan_.add(Scope::kActivations, fmt::format("block {}, {}", kept->layer, what), dtype, tokens_, cols, spare);
   };
-  const auto place = [&](bool is_own, std::string_view what, DType dtype, std::int64_t cols) {
-    return is_own ? own(what, dtype, cols) : shared(what, dtype, cols);
+  const auto place = [&](bool is_own, std::string_view what, DType dtype, std::int64_t cols, std::int64_t spare = 0) {
+    return is_own ? own(what, dtype, cols, spare) : shared(what, dtype, cols, spare);
+  };
+  const auto spare = [&](bool is_own, std::size_t group) {
+    return group_spare(config_, ops_, is_own ? kept->ranks : widest_, group);
   };
   /// An input of a linear layer is read again for the gradient of its adapters alone.
-  const auto place_input = [&](std::size_t group, std::string_view what, std::int64_t cols) {
-    return place(keeps(Recompute::kNone) && kept->ranks[group] > 0, what, activation, cols);
+  const auto keeps_input = [&](std::size_t group) { return keeps(Recompute::kNone) && kept->ranks[group] > 0; };
+  /// Both norms of a block write to one buffer where it is shared.
+  const auto place_normed = [&](std::size_t group) {
+    const bool is_own = keeps_input(group);
+    const std::int64_t columns = is_own ? spare(true, group) : std::max(spare(false, 0), spare(false, 2));
+    return place(is_own, "normed input", activation, hidden, columns);
   };
-  const auto place_low_rank = [&](std::size_t group, bool is_own) {
+  const auto place_low_rank = [&](std::size_t group, bool is_own) -> std::optional<std::size_t> {
     const std::string what = fmt::format("low rank {}", kGroupNames[group]);
-    return is_own ? own(what, activation, kept->ranks[group]) : shared(what, activation, widest_[group]);
+    if (is_own) return own(what, activation, kept->ranks[group]);
+    // Backward reads it after its input has gone; without backward the copy beside the input is enough.
+    if (!kept && spare(false, group) > 0) return std::nullopt;
+    return shared(what, activation, widest_[group], 0);
   };
 
   BlockEntries e;
   const bool keeps_attention = keeps(Recompute::kMlp);
   e.stream_in = stream;
-  e.attn_normed = place_input(0, "normed input", hidden);
+  e.attn_normed = place_normed(0);
   e.projected = place(keeps_attention, "q|k|v", activation, q + 2 * kv);
   if (config_.qk_norm) e.rotated = place(keeps_attention, "normed q|k", activation, q + kv);
-  e.attention = place(keeps_attention, "attention", activation, q);
-  if (kept) e.lse = place(keeps_attention, "log-sum-exp", table_type(precision_), config_.num_heads);
-  e.mid = kept ? place(keeps_attention, "stream after attention", precision_.residual, hidden) : stream;
-  e.mlp_normed = place_input(2, "normed input", hidden);
-  e.gate_up = place(keeps(Recompute::kNorms), "gate|up", activation, 2 * config_.intermediate_size);
-  e.hidden = place_input(3, "mlp hidden", config_.intermediate_size);
-  e.s = {place_low_rank(0, keeps_attention), place_low_rank(1, keeps_attention),
-         place_low_rank(2, keeps(Recompute::kNorms)), place_low_rank(3, keeps(Recompute::kBlock))};
-  e.stream_out = kept ? own("stream", precision_.residual, hidden) : stream;
+  e.attention = place(keeps_attention, "attention", activation, q, spare(keeps_attention, 1));
+  if (kept) e.lse = place(keeps_attention, "log-sum-exp", table_type(ops_.precision()), config_.num_heads);
+  e.mid = kept ? place(keeps_attention, "stream after attention", residual, hidden) : stream;
+  e.mlp_normed = place_normed(2);
+  const bool keeps_gate_up = keeps(Recompute::kNorms);
+  e.gate_up = place(keeps_gate_up, "gate|up", activation, 2 * config_.intermediate_size, spare(keeps_gate_up, 2));
+  e.hidden = place(keeps_input(3), "mlp hidden", activation, config_.intermediate_size, spare(keeps_input(3), 3));
+  e.s = {place_low_rank(0, keeps_attention), place_low_rank(1, keeps_attention), place_low_rank(2, keeps_gate_up),
+         place_low_rank(3, keeps(Recompute::kBlock))};
+  e.stream_out = kept ? own("stream", residual, hidden) : stream;
   return e;
 }
 
 BlockTensors block_tensors(const Buffers& buffers, const BlockEntries& entries, const ModelConfig& config,
                            const LayerWeights& weights, std::int64_t tokens) {
   const auto first = [&](std::size_t index) { return buffers.tensor(index).row_range(0, tokens); };
-  const auto low_rank = [&](std::size_t g) {
-    const Tensor whole = buffers.tensor(entries.s[g]);
-    return Tensor(whole.data, whole.dtype, tokens, (weights.*kGroups[g]).total_rank());
+  const auto low_rank = [&](std::size_t g, const Tensor& input) {
+    const std::int64_t rank = (weights.*kGroups[g]).total_rank();
+    if (!entries.s[g]) return input.columns(input.cols, rank);
+    const Tensor whole = buffers.tensor(*entries.s[g]);
+    return Tensor(whole.data, whole.dtype, tokens, rank);
   };
   BlockTensors t;
   t.stream_in = first(entries.stream_in);
@@ -110,14 +128,14 @@ BlockTensors block_tensors(const Buffers& buffers, const BlockEntries& entries, 
   t.mlp_normed = first(entries.mlp_normed);
   t.gate_up = first(entries.gate_up);
   t.hidden = first(entries.hidden);
-  t.s_qkv = low_rank(0);
-  t.s_o = low_rank(1);
-  t.s_gate_up = low_rank(2);
-  t.s_down = low_rank(3);
+  t.s_qkv = low_rank(0, t.attn_normed);
+  t.s_o = low_rank(1, t.attention);
+  t.s_gate_up = low_rank(2, t.mlp_normed);
+  t.s_down = low_rank(3, t.hidden);
   return t;
 }
 
-Workload workload_of(const ModelConfig& config, std::span<const PairInfo> pairs, double dropout,
+Workload workload_of(const ModelConfig& config, std::span<const PairInfo> pairs, double dropout, const Ops& ops,
                      const DecoderCapacity& capacity) {
   Workload w;
   w.tokens = capacity.tokens;
@@ -129,10 +147,9 @@ Workload workload_of(const ModelConfig& config, std::span<const PairInfo> pairs,
     for (const auto group : kGroups) {
       Workload::Linear linear;
       linear.layer = shape.*group;
+      linear.layer.frozen.spare = spare_columns(config, ops, group, linear.layer.total_rank());
       linear.to_stream = group == &LayerWeights::o || group == &LayerWeights::down;
-      linear.bias = group == &LayerWeights::qkv ? config.qkv_bias
-                    : group == &LayerWeights::o ? config.o_bias
-                                                : config.mlp_bias;
+      linear.bias = has_bias(config, group);
       for (Adapter& adapter : linear.layer.adapters) adapter.dropout.p = static_cast<float>(dropout);
       w.linears.push_back(std::move(linear));
     }
@@ -145,9 +162,10 @@ Workload workload_of(const ModelConfig& config, std::span<const PairInfo> pairs,
   return w;
 }
 
-DecoderLayout::DecoderLayout(const ModelConfig& config, std::span<const PairInfo> pairs, const Precision& precision,
+DecoderLayout::DecoderLayout(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops,
                              const DecoderCapacity& capacity)
     : first_kept(config.num_layers) {
+  const Precision precision = ops.precision();
   if (capacity.backward) {
     for (const PairInfo& pair : pairs) first_kept = std::min(first_kept, pair.layer);
   }
@@ -158,7 +176,8 @@ DecoderLayout::DecoderLayout(const ModelConfig& config, std::span<const PairInfo
                        Scope scope = Scope::kActivations) { return plan.add(scope, what, dtype, rows, cols); };
 
   stream = add("residual stream", precision.residual, tokens, config.hidden_size);
-  BlockPlanner planner(plan, config, precision, tokens, largest_group_ranks(config, pairs));
+  const GroupRanks widest = largest_group_ranks(config, pairs);
+  BlockPlanner planner(plan, config, ops, tokens, widest);
   for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
     if (layer < first_kept) {
       blocks.push_back(planner.add_forward_only(stream));
@@ -182,7 +201,8 @@ DecoderLayout::DecoderLayout(const ModelConfig& config, std::span<const PairInfo
   d_normed = add("gradient of normed input", precision.activation, tokens, config.hidden_size, work);
   d_hidden = add("gradient of mlp hidden", precision.activation, tokens, config.intermediate_size, work);
   d_attention = add("gradient of attention", precision.activation, tokens, config.q_size(), work);
-  d_qkv = add("gradient of q|k|v", precision.activation, tokens, config.q_size() + 2 * config.kv_size(), work);
+  d_qkv = plan.add(work, "gradient of q|k|v", precision.activation, tokens, config.q_size() + 2 * config.kv_size(),
+                   group_spare(config, ops, widest, 0));
   d_head_normed = add("gradient of normed rows", precision.activation, supervised, config.hidden_size, work);
   d_head_rows = add("gradient of supervised rows", precision.residual, supervised, config.hidden_size, work);
 }

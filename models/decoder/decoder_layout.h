@@ -33,7 +33,7 @@ struct BlockEntries {
   std::size_t mlp_normed = 0;
   std::size_t gate_up = 0;
   std::size_t hidden = 0;
-  std::array<std::size_t, 4> s{};  ///< qkv, o, gate|up, down
+  std::array<std::optional<std::size_t>, 4> s;  ///< qkv, o, gate|up, down; none: beside the group's input
 };
 
 /// Sums of ranks of the groups qkv, o, gate|up, down: columns of a block's low-rank activations.
@@ -42,15 +42,18 @@ GroupRanks group_ranks(const ModelConfig& config, std::span<const PairInfo> pair
 /// The largest of each over all layers.
 GroupRanks largest_group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs);
 
+/// Columns that the inputs and gradients of group `g` have to spare (Ops::spare_columns).
+std::int64_t group_spare(const ModelConfig& config, const Ops& ops, const GroupRanks& ranks, std::size_t g);
+
 /// Adds the buffers of blocks to a plan, one block after the other. What a block keeps for backward is its own, in
 /// Scope::kActivations; everything else exists once for all blocks, in Scope::kWorkspace, from the first block on that
 /// needs it.
 class BlockPlanner {
  public:
   /// `plan` outlives this. `widest`: ranks of no block are larger.
-  BlockPlanner(BufferPlan& plan, const ModelConfig& config, const Precision& precision, std::int64_t tokens,
+  BlockPlanner(BufferPlan& plan, const ModelConfig& config, const Ops& ops, std::int64_t tokens,
                const GroupRanks& widest)
-      : plan_(plan), config_(config), precision_(precision), tokens_(tokens), widest_(widest) {}
+      : plan_(plan), config_(config), ops_(ops), tokens_(tokens), widest_(widest) {}
 
   /// A block without backward pass: it keeps nothing and changes the residual stream `stream` in place.
   BlockEntries add_forward_only(std::size_t stream);
@@ -64,11 +67,11 @@ class BlockPlanner {
     GroupRanks ranks;
   };
   BlockEntries add(std::size_t stream, const std::optional<Kept>& kept);
-  std::size_t shared(std::string_view what, DType dtype, std::int64_t cols);
+  std::size_t shared(std::string_view what, DType dtype, std::int64_t cols, std::int64_t spare);
 
   BufferPlan& plan_;
   const ModelConfig& config_;
-  Precision precision_;
+  const Ops& ops_;
   std::int64_t tokens_;
   GroupRanks widest_;
   std::map<std::string, std::size_t, std::less<>> shared_;  ///< by name
@@ -79,11 +82,11 @@ BlockTensors block_tensors(const Buffers& buffers, const BlockEntries& entries, 
                            const LayerWeights& weights, std::int64_t tokens);
 
 /// What the decoder's operations are, for their scratch memory.
-Workload workload_of(const ModelConfig& config, std::span<const PairInfo> pairs, double dropout,
+Workload workload_of(const ModelConfig& config, std::span<const PairInfo> pairs, double dropout, const Ops& ops,
                      const DecoderCapacity& capacity);
 
 struct DecoderLayout {
-  DecoderLayout(const ModelConfig& config, std::span<const PairInfo> pairs, const Precision& precision,
+  DecoderLayout(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops,
                 const DecoderCapacity& capacity);
 
   BufferPlan plan;

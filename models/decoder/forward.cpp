@@ -120,8 +120,8 @@ Decoder::~Decoder() = default;
 
 DecoderPlan Decoder::plan(const ModelConfig& config, std::span<const PairInfo> pairs, double dropout, const Ops& ops,
                           const DecoderCapacity& capacity) {
-  return {DecoderLayout(config, pairs, ops.precision(), capacity).plan,
-          ops.scratch_bytes(workload_of(config, pairs, dropout, capacity))};
+  return {DecoderLayout(config, pairs, ops, capacity).plan,
+          ops.scratch_bytes(workload_of(config, pairs, dropout, ops, capacity))};
 }
 
 std::int64_t Decoder::supervised_tokens(const PackedBatch& batch) {
@@ -204,7 +204,7 @@ Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& 
       ops(operations),
       memory(ledger),
       capacity(wanted),
-      layout(adapted.config(), pairs_of(adapted), operations.precision(), wanted),
+      layout(adapted.config(), pairs_of(adapted), operations, wanted),
       buffers(layout.plan, memory, "decoder"),
       layers(adapted.weights().layers),
       context{ops, adapted.config(), buffers.tensor(layout.cos), buffers.tensor(layout.sin), observer},
@@ -217,7 +217,7 @@ Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& 
   head.adapters.emplace_back();
   fill_rope_tables(model.config(), ops.storage(), context.cos, context.sin);
   const double dropout = model.adapters() ? model.adapters()->dropout() : 0;
-  ops.reserve_scratch(workload_of(model.config(), pairs_of(model), dropout, capacity));
+  ops.reserve_scratch(workload_of(model.config(), pairs_of(model), dropout, ops, capacity));
 }
 
 BlockTensors Decoder::Impl::tensors(std::int64_t layer, std::int64_t tokens) const {

@@ -13,13 +13,14 @@ namespace lomu {
 namespace {
 
 struct GenerationLayout {
-  GenerationLayout(const ModelConfig& config, std::span<const PairInfo> pairs, const Precision& precision,
+  GenerationLayout(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops,
                    const GenerationCapacity& capacity) {
+    const Precision precision = ops.precision();
     const DType table = precision.residual == DType::kF64 ? DType::kF64 : DType::kF32;
     const Scope work = Scope::kWorkspace;
     const std::int64_t chunk = capacity.chunk_tokens;
     stream = plan.add(Scope::kActivations, "residual stream", precision.residual, chunk, config.hidden_size);
-    block = BlockPlanner(plan, config, precision, chunk, largest_group_ranks(config, pairs)).add_forward_only(stream);
+    block = BlockPlanner(plan, config, ops, chunk, largest_group_ranks(config, pairs)).add_forward_only(stream);
     for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
       caches.push_back(plan.add(Scope::kActivations, fmt::format("block {}, keys and values", layer),
                                 precision.activation, capacity.sequences * capacity.tokens, 2 * config.kv_size()));
@@ -60,7 +61,7 @@ struct GenerationSession::Impl {
         ops(operations),
         capacity(wanted),
         layout(adapted.config(), adapted.adapters() ? adapted.adapters()->pairs() : std::span<const PairInfo>{},
-               operations.precision(), wanted),
+               operations, wanted),
         buffers(layout.plan, memory, "generation"),
         lengths(static_cast<std::size_t>(wanted.sequences), 0),
         context{ops, adapted.config(), buffers.tensor(layout.cos), buffers.tensor(layout.sin), no_observer} {
@@ -184,7 +185,7 @@ GenerationSession::~GenerationSession() = default;
 
 BufferPlan GenerationSession::plan(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops,
                                    const GenerationCapacity& capacity) {
-  return GenerationLayout(config, pairs, ops.precision(), capacity).plan;
+  return GenerationLayout(config, pairs, ops, capacity).plan;
 }
 
 Tensor GenerationSession::append(std::span<const SequenceInput> inputs) {

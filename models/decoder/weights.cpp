@@ -46,17 +46,27 @@ SitePlace place_of(Site site) {
   throw Error("a site that is none of the seven");
 }
 
-WeightsLayout::WeightsLayout(const ModelConfig& config, const Ops& ops, bool training)
+bool has_bias(const ModelConfig& config, AdaptedLinear LayerWeights::*group) {
+  return std::any_of(kAllSites.begin(), kAllSites.end(),
+                     [&](Site site) { return place_of(site).group == group && has_bias(config, site); });
+}
+
+std::int64_t spare_columns(const ModelConfig& config, const Ops& ops, AdaptedLinear LayerWeights::*group,
+                           std::int64_t rank) {
+  return ops.spare_columns(rank, has_bias(config, group));
+}
+
+WeightsLayout::WeightsLayout(const ModelConfig& config, const Ops& ops, bool training, std::span<const PairInfo> pairs)
     : config_(config), embedding_dtype_(ops.precision().activation == DType::kBF16 ? DType::kBF16 : DType::kF32) {
   const auto table = static_cast<std::size_t>(config.vocab_size * config.hidden_size);
   embedding_offset_ = reserve(table * size_of(embedding_dtype_));
   for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
-    add_group({{WeightKind::kQ, layer}, {WeightKind::kK, layer}, {WeightKind::kV, layer}}, training, ops);
-    add_group({{WeightKind::kO, layer}}, training, ops);
-    add_group({{WeightKind::kGate, layer}, {WeightKind::kUp, layer}}, training, ops);
-    add_group({{WeightKind::kDown, layer}}, training, ops);
+    add_group({{WeightKind::kQ, layer}, {WeightKind::kK, layer}, {WeightKind::kV, layer}}, training, ops, pairs);
+    add_group({{WeightKind::kO, layer}}, training, ops, pairs);
+    add_group({{WeightKind::kGate, layer}, {WeightKind::kUp, layer}}, training, ops, pairs);
+    add_group({{WeightKind::kDown, layer}}, training, ops, pairs);
   }
-  add_group({{WeightKind::kLmHead, 0}}, training, ops);
+  add_group({{WeightKind::kLmHead, 0}}, training, ops, pairs);
   for (const WeightId id : weights_of(config)) {
     if (shape_of(config, id).vector) add_vector(id);
   }
@@ -69,11 +79,20 @@ std::size_t WeightsLayout::reserve(std::size_t bytes) {
   return offset;
 }
 
-void WeightsLayout::add_group(std::vector<WeightId> parts, bool training, const Ops& ops) {
+void WeightsLayout::add_group(std::vector<WeightId> parts, bool training, const Ops& ops,
+                              std::span<const PairInfo> pairs) {
   Group group;
   group.linear.in = shape_of(config_, parts.front()).cols;
   for (const WeightId id : parts) group.linear.outs.push_back(shape_of(config_, id).rows);
   group.linear.backward = training;
+  if (const auto site = site_of(parts.front().kind)) {
+    std::int64_t rank = 0;
+    for (const PairInfo& pair : pairs) {
+      const bool is_here = std::find(parts.begin(), parts.end(), weight_of(pair.layer, pair.site)) != parts.end();
+      if (is_here) rank += pair.rank;
+    }
+    group.linear.spare = spare_columns(config_, ops, place_of(*site).group, rank);
+  }
   group.parts = std::move(parts);
   group.offset = reserve(ops.frozen_bytes(group.linear));
   groups_.push_back(std::move(group));

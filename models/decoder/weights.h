@@ -10,6 +10,7 @@
 
 #include "kernels/ops.h"
 #include "kernels/tensor.h"
+#include "models/decoder/adapter_set.h"
 #include "models/files/model_config.h"
 #include "models/files/names.h"
 
@@ -45,10 +46,19 @@ struct SitePlace {
 };
 SitePlace place_of(Site site);
 
+/// Whether any part of a group has a bias.
+bool has_bias(const ModelConfig& config, AdaptedLinear LayerWeights::*group);
+
+/// Ops::spare_columns for a group of a layer whose adapters' ranks add up to `rank`.
+std::int64_t spare_columns(const ModelConfig& config, const Ops& ops, AdaptedLinear LayerWeights::*group,
+                           std::int64_t rank);
+
 class WeightsLayout {
  public:
-  /// `training`: also pack what the backward pass multiplies by (Ops decides what that costs).
-  WeightsLayout(const ModelConfig& config, const Ops& ops, bool training);
+  /// `training`: also pack what the backward pass multiplies by (Ops decides what that costs). `pairs`: the adapters
+  /// that will be attached, for which room is left beside the weights where the backend has a use for it. Others can be
+  /// attached too, and compute a little slower.
+  WeightsLayout(const ModelConfig& config, const Ops& ops, bool training, std::span<const PairInfo> pairs = {});
 
   /// Size of the region; it must be 64-byte aligned.
   [[nodiscard]] std::size_t bytes() const { return bytes_; }
@@ -77,7 +87,7 @@ class WeightsLayout {
   struct Task;
 
   std::size_t reserve(std::size_t bytes);
-  void add_group(std::vector<WeightId> parts, bool training, const Ops& ops);
+  void add_group(std::vector<WeightId> parts, bool training, const Ops& ops, std::span<const PairInfo> pairs);
   void add_vector(WeightId id);
   [[nodiscard]] AdaptedLinear bind_group(const std::byte* region, std::size_t index) const;
   [[nodiscard]] const float* bind_vector(const std::byte* region, WeightId id) const;

@@ -20,11 +20,11 @@ int device_count() {
   return count == nullptr ? 4 : std::stoi(count);
 }
 
-Backend make_backend(const Precision& precision, int) {
+Backend make_backend(const Precision& precision, int, const CudaOptions& options) {
   std::shared_ptr<Device> device = make_emulated_device();
   Backend backend;
   backend.memory = std::make_unique<Memory>(device->storage());
-  backend.ops = make_cuda_ops(precision, *device, *backend.memory);
+  backend.ops = make_cuda_ops(precision, *device, *backend.memory, options);
   backend.steps = make_device_steps(*device);
   backend.device = std::move(device);
   return backend;

@@ -95,7 +95,7 @@ class LimitedDevice final : public Device {
 
 }  // namespace
 
-Backend make_backend(const Precision& precision, int index) {
+Backend make_backend(const Precision& precision, int index, const CudaOptions&) {
   auto device = std::make_shared<LimitedDevice>(device_bytes.at(static_cast<std::size_t>(index)));
   Backend backend;
   backend.memory = std::make_unique<Memory>(device->storage());
@@ -163,12 +163,12 @@ class DeviceMemory : public testing::Test {
 };
 
 TEST_F(DeviceMemory, TooLittleForTheWeightsIsToldWithWhatWouldFit) {
-  device_bytes[0] = 400'000;
+  device_bytes[0] = 1'200'000;
   const auto error = train(1);
   ASSERT_TRUE(error);
   EXPECT_THAT(error->what(), AllOf(HasSubstr("out of memory on the GPU"), HasSubstr("for weights"),
-                                   HasSubstr("0.4 MB of 0.4 MB are free"), HasSubstr("activations")));
-  EXPECT_THAT(error->hint(), HasSubstr("dtype bf16 takes 0.3 MB"));
+                                   HasSubstr("1.2 MB of 1.2 MB are free"), HasSubstr("activations")));
+  EXPECT_THAT(error->hint(), HasSubstr("dtype bf16 takes 0.8 MB"));
   device_bytes[0] = 1'000;
   const auto hopeless = train(1);
   ASSERT_TRUE(hopeless);
@@ -199,7 +199,7 @@ TEST_F(DeviceMemory, TooLittleForAnyLevelIsToldWithTheTokensThatFit) {
 }
 
 TEST_F(DeviceMemory, OneRankWithTooLittleEndsAllWithItsMessage) {
-  device_bytes[1] = needed(Recompute::kBlock) * 3 / 4;
+  device_bytes[1] = needed(Recompute::kBlock) - (needed(Recompute::kBlock) - needed(Recompute::kBlock, 64)) / 4;
   const auto error = train(3);
   ASSERT_TRUE(error);
   EXPECT_THAT(error->what(), AllOf(HasSubstr("rank 1"), HasSubstr("out of memory on the GPU")));

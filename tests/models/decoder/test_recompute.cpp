@@ -58,7 +58,9 @@ TEST_P(Ladder, GivesTheSameBitsAtEveryLevel) {
   const auto& [place, family] = GetParam();
   if (!place.works_here()) GTEST_SKIP() << "this CPU has no bf16 products";
   Computer computer = make_computer(place);
-  const TinyModel model(family, *computer.ops);
+  AdapterOptions all_sites;
+  all_sites.rank = 3;
+  const TinyModel model(family, *computer.ops, true, all_sites);
   const std::size_t cases = place.backend == "cuda" ? 2 : adapter_cases().size();  // emulation is slow
   for (std::size_t i = 0; i < cases; ++i) {
     const auto kept = run(computer, model, adapter_cases()[i], Recompute::kNone);

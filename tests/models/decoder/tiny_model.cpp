@@ -62,9 +62,11 @@ void write_tiny_model(const std::filesystem::path& folder, const std::string& fa
   writer.commit();
 }
 
-TinyModel::TinyModel(const std::string& family, const Ops& ops, bool training)
+TinyModel::TinyModel(const std::string& family, const Ops& ops, bool training,
+                     const std::optional<AdapterOptions>& adapter)
     : files_((write_tiny_model(folder_.path(), family), ModelFiles::open(folder_.path()))),
-      layout_(files_.config(), ops, training),
+      layout_(files_.config(), ops, training,
+              adapter ? plan_pairs(files_.config(), *adapter) : std::vector<PairInfo>()),
       region_(memory_.allocate(Scope::kWeights, layout_.bytes(), "weights")) {
   layout_.fill({region_.data(), region_.size()}, files_, ops, 2);
   weights_ = layout_.bind(region_.data());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,7 +35,9 @@ void write_tiny_model(const std::filesystem::path& folder, const std::string& fa
 /// A tiny model in memory.
 class TinyModel {
  public:
-  TinyModel(const std::string& family, const Ops& ops, bool training = true);
+  /// `adapter`: leave room for it beside the weights (WeightsLayout).
+  TinyModel(const std::string& family, const Ops& ops, bool training = true,
+            const std::optional<AdapterOptions>& adapter = {});
   [[nodiscard]] const ModelFiles& files() const { return files_; }
   [[nodiscard]] const ModelConfig& config() const { return files_.config(); }
   [[nodiscard]] const ModelWeights& weights() const { return weights_; }
