@@ -7,7 +7,8 @@
 //    sums lie at the gradients' own offsets, so the first offset must be 0. (On 8.x it is ignored.)
 //  - A deterministic backward pass keeps the score gradients, the square of the length, on 9.x; is refused for packed
 //    sequences on 8.x; and takes memory in proportion to the tokens on 10.x.
-//  - The forward pass takes any engine that cuDNN does not mark as nondeterministic.
+//  - The forward pass is deterministic (the support matrix of the frontend's page on attention, for 8.x to 10.x). The
+//    numerical note NONDETERMINISTIC would be no help: engines of the nondeterministic backward pass do not bear it.
 #include "kernels/cuda/cudnn_attention.h"
 
 #include <cudnn_frontend.h>
@@ -203,12 +204,11 @@ struct Target {
 
 /// Asks whether the target can do it and, on a device, makes the kernels. Returns the bytes of workspace; throws Error
 /// with what was refused.
-std::size_t prepare(Graph& graph, const AttentionGraph& a, const Target& target) {
+std::size_t prepare(Graph& graph, const Target& target) {
   if (target.properties != nullptr) graph.set_device_properties(target.properties);
   check(graph.validate());
   check(graph.build_operation_graph(target.handle));
   check(graph.create_execution_plans({fe::HeurMode_t::A}));
-  if (a.pass != AttentionPass::kBackward) graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
   check(graph.check_support());
   if (target.handle != nullptr) {
     check(graph.build_plans(fe::BuildPlanPolicy_t::HEURISTICS_CHOICE));
@@ -275,7 +275,7 @@ class CudnnAttention final : public AttentionGraphs {
     AttentionGraphAnswer answer;
     try {
       graph = Description(a, target_.capability, type).take();
-      answer.workspace = prepare(*graph, a, target_);
+      answer.workspace = prepare(*graph, target_);
       answer.supported = true;
     } catch (const std::exception& error) {  // of ours, or of the frontend's
       graph.reset();

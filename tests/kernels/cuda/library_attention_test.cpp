@@ -142,10 +142,10 @@ struct Batch {
         rows(std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0})),
         qkv(random_tensor(DType::kBF16, rows, width(), 1, gap)),
         dout(random_tensor(DType::kBF16, rows, s.heads * s.head_dim, 2, 16)),
-        out(DType::kBF16, rows, s.heads * s.head_dim),
+        out(DType::kBF16, rows, s.heads * s.head_dim, 2 * gap),
         lse(DType::kF32, rows, s.heads),
         dqkv(DType::kBF16, rows, width(), gap),
-        want_out(DType::kBF16, rows, s.heads * s.head_dim),
+        want_out(DType::kBF16, rows, s.heads * s.head_dim, 2 * gap),
         want_lse(DType::kF32, rows, s.heads),
         want(DType::kBF16, rows, width(), gap) {
     const auto ops = make_reference_ops(kBF16Precision);
