@@ -32,8 +32,9 @@ class Shell:
     def left(self):
         return self.end - time.monotonic()
 
-    def run(self, command, expect=(0,), folder=None):
-        """Standard output of a command. Raises Failed for an exit code that is not in `expect`, TimedOut."""
+    def run(self, command, expect=(0,), folder=None, environment=None):
+        """Standard output of a command. Raises Failed for an exit code that is not in `expect`, TimedOut. `environment`:
+        in place of that of all steps."""
         words = [str(word) for word in command]
         with open(self.log, "ab") as log:
             log.write(("$ " + " ".join(words) + "\n").encode())
@@ -41,7 +42,7 @@ class Shell:
             try:
                 # A session of its own, so that whatever it starts ends with it.
                 process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                                           start_new_session=True, cwd=folder, env=self.environment)
+                                           start_new_session=True, cwd=folder, env=environment or self.environment)
             except OSError as error:
                 raise Failed(f"{words[0]} cannot be started: {error.strerror}") from None
             try:

@@ -37,9 +37,13 @@ def losses(run):
         return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
 
 
+def weights(run):
+    return run / "adapter" / "adapter_model.safetensors"
+
+
 def tensors(run):
     """Of the adapter, all f32: {name: numbers}."""
-    data = (run / "adapter" / "adapter_model.safetensors").read_bytes()
+    data = weights(run).read_bytes()
     begin = 8 + struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8:begin])
     header.pop("__metadata__", None)
@@ -50,6 +54,12 @@ def tensors(run):
         first, last = entry["data_offsets"]
         found[name] = array.array("f", data[begin + first:begin + last])
     return found
+
+
+def same_adapter(base, other):
+    """Whether the weights of two runs are the same file, byte for byte."""
+    return all(part.is_file() for part in (weights(base), weights(other))) and \
+        weights(base).read_bytes() == weights(other).read_bytes()
 
 
 def differences(base, other):

@@ -117,6 +117,12 @@ class TrainingTest(InFolder):
         self.assertEqual(found["tensor"], "a")
         self.assertEqual(training.differences(base, base), {"loss": 0, "adapter": 0, "worst": 0, "tensor": ""})
 
+    def test_the_same_adapter_is_the_same_bytes(self):
+        base = self.run_of("base", [1.0], [3.0, 4.0])
+        self.assertTrue(training.same_adapter(base, self.run_of("equal", [2.0], [3.0, 4.0])))
+        self.assertFalse(training.same_adapter(base, self.run_of("other", [1.0], [3.0, 4.0000005])))
+        self.assertFalse(training.same_adapter(base, self.folder / "none"))
+
     def test_what_is_missing_or_not_a_number_is_no_agreement(self):
         base = self.run_of("base", [2.0, 1.0], [3.0, 4.0])
         for name, losses, numbers, tensor in (("shorter", [2.0], [3.0, 4.0], "a"), ("nan", [2.0, math.nan], [3.0, 4.0], "a")):
@@ -152,7 +158,7 @@ class WholeTest(InFolder):
     @unittest.skipUnless("LOMU_BUILD" in os.environ, "needs a build")
     def test_facts_and_training_of_a_build(self):
         done = self.gpu_check("--build", os.environ["LOMU_BUILD"], "--only", "facts", "--only", "training",
-                              "--only", "sweep")
+                              "--only", "sweep", "--only", "ranks")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         document = json.loads((self.folder / "out" / "gpu-check.json").read_text())
         self.assertTrue(document["ok"])
@@ -161,6 +167,7 @@ class WholeTest(InFolder):
         self.assertLess(steps["training 20 steps"]["figures"]["f32"]["loss"], 1e-5)
         for name in ("attention sweep", "product sweep"):
             self.assertGreater(len(steps[name]["figures"]["points"]), 1)
+        self.assertIn("every bit", steps["ranks on one GPU"]["result"])
 
 
 if __name__ == "__main__":
