@@ -64,6 +64,7 @@ SessionOptions session_options_of(const Settings& settings) {
   SessionOptions options = session_options(settings.job);
   options.random_weights = settings.job.model.path.extension() == ".json";
   options.tokenizer = settings.tokenizer && !options.random_weights;
+  options.compute.every_gpu = false;
   return options;
 }
 

@@ -6,10 +6,12 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "engine/session/cores.h"
+#include "engine/session/gpu_choice.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/error.h"
 
@@ -39,29 +41,63 @@ Precision precision_of(const ComputeRequest& request, const ComputeChoice& choic
   return kBF16Precision;
 }
 
-/// The GPU of this rank; none: the CPU. Throws as choose_compute does.
-std::optional<int> gpu_of(const ComputeRequest& request, const Communicator& comm) {
+/// Whether a GPU is wanted here, and possible. Throws as choose_compute does.
+bool wants_gpu(const ComputeRequest& request) {
   using config::DeviceName;
   const bool named = request.device == DeviceName::kCuda;
   if (request.device == DeviceName::kCpu || request.backend != config::BackendName::kAuto) {
-    if (!named) return {};
+    if (!named) return false;
     throw UsageError("this backend runs on the CPU, and the device is cuda", "device", "leave the backend out");
   }
   if (named && !cuda::built_with_cuda()) {
     throw UsageError("this build has no CUDA backend", "device",
                      "build with `cmake --preset cuda` where nvcc is on PATH, or use device cpu");
   }
-  const int count = cuda::device_count();
-  if (count == 0) {
-    if (!named) return {};
-    throw UsageError("no GPU can be used here", "device", "check the driver with nvidia-smi, or use device cpu");
+  const std::string refusal = cuda::device_refusal();
+  if (refusal.empty()) return true;
+  if (!named) return false;
+  throw UsageError("no GPU can be used here: " + refusal, "device",
+                   "check the driver with nvidia-smi, or use device cpu");
+}
+
+/// What a rank tells the others of its GPUs.
+struct GpuList {
+  static constexpr std::size_t kMost = 64;
+  std::int64_t host = 0;
+  std::array<std::array<char, 24>, kMost> buses{};
+};
+
+/// Collective.
+std::vector<VisibleGpus> visible_gpus(Communicator& comm) {
+  GpuList mine;
+  mine.host = comm.local_leader();
+  const std::vector<std::string> buses = cuda::device_buses();
+  for (std::size_t i = 0; i < std::min(buses.size(), GpuList::kMost); ++i) {
+    buses[i].copy(mine.buses[i].data(), mine.buses[i].size() - 1);
   }
-  if (comm.local_size() > count && !gpus_are_shared()) {
-    throw UsageError(
-        fmt::format("{} ranks on a machine with {} GPU{}", comm.local_size(), count, count == 1 ? "" : "s"), "device",
-        fmt::format("start one rank for each GPU (mpirun -np {}), or use device cpu", count));
+  std::vector<GpuList> all(static_cast<std::size_t>(comm.size()));
+  comm.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)), "GPUs of each rank");
+  std::vector<VisibleGpus> ranks;
+  for (const GpuList& list : all) {
+    VisibleGpus& rank = ranks.emplace_back();
+    rank.host = static_cast<int>(list.host);
+    for (const auto& bus : list.buses) {
+      if (bus.front() != '\0') rank.buses.emplace_back(bus.data());
+    }
   }
-  return comm.local_rank() % count;
+  return ranks;
+}
+
+/// The GPU of this rank; none: the CPU. Collective. Throws as choose_compute does.
+std::optional<int> gpu_of(const ComputeRequest& request, Communicator& comm) {
+  // Ranks that disagree about this would wait for each other in the next collective.
+  std::array<double, 1> wanted{comm.together([&] { return wants_gpu(request); }, "looking for a GPU") ? 1.0 : 0.0};
+  comm.all_reduce_max(wanted, "whether any rank takes a GPU");
+  if (wanted[0] == 0.0) return {};
+  const std::vector<VisibleGpus> ranks = visible_gpus(comm);
+  GpuSharing sharing = request.every_gpu ? GpuSharing::kOneEach : GpuSharing::kAtMostOne;
+  if (gpus_are_shared()) sharing = GpuSharing::kShared;
+  return comm.together([&] { return choose_gpu(ranks, comm.rank(), sharing); }, "choosing the device");
 }
 
 }  // namespace
@@ -99,12 +135,8 @@ int share_of_cores(Communicator& comm) {
 ComputeChoice choose_compute(const ComputeRequest& request, Communicator& comm) {
   ComputeChoice choice;
   choice.backend = request.backend == config::BackendName::kAuto ? config::BackendName::kCpu : request.backend;
-  comm.together(
-      [&] {
-        choice.cuda_device = gpu_of(request, comm);
-        choice.precision = precision_of(request, choice);
-      },
-      "choosing the device");
+  choice.cuda_device = gpu_of(request, comm);
+  comm.together([&] { choice.precision = precision_of(request, choice); }, "choosing the type to compute in");
   choice.deterministic = request.deterministic;
   choice.threads = request.threads > 0 ? request.threads : share_of_cores(comm);
   return choice;

@@ -17,6 +17,7 @@ struct ComputeRequest {
   config::ComputeType dtype = config::ComputeType::kAuto;
   int threads = 0;            ///< of this rank; 0: a fair share of the cores it may use
   bool deterministic = true;  ///< the same bits in every run; false: a GPU may measure which of its ways is the fastest
+  bool every_gpu = false;     ///< a GPU without a rank is a mistake, as in a training job
 };
 
 /// What a request came to.
@@ -30,11 +31,10 @@ struct ComputeChoice {
   [[nodiscard]] std::string text() const;
 };
 
-/// device auto: a GPU if the build and the machine have one and no CPU backend is named; each rank of a host takes the
-/// GPU of its local rank. dtype auto: bf16 on a GPU, and where the CPU multiplies it natively and the backend is cpu;
-/// else f32. threads 0: share_of_cores(). Collective over `comm`. Throws UsageError for a device that this build or
-/// machine does not have, for more ranks on a host than GPUs unless they are shared, and for bf16 where the CPU has no
-/// instructions for it.
+/// device auto: a GPU if the build and the machine have one and no CPU backend is named; gpu_choice.h says which. dtype
+/// auto: bf16 on a GPU, and where the CPU multiplies it natively and the backend is cpu; else f32. threads 0:
+/// share_of_cores(). Collective over `comm`. Throws UsageError for a device that this build or machine does not have,
+/// for ranks and GPUs that do not match, and for bf16 where the CPU has no instructions for it.
 ComputeChoice choose_compute(const ComputeRequest& request, Communicator& comm);
 
 /// Cores for this rank: those that it may run on (affinity mask, container quota), each divided among the ranks of this

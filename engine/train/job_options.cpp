@@ -39,7 +39,7 @@ SessionOptions session_options(const config::TrainConfig& config) {
   SessionOptions options;
   options.model = config.model.path;
   const config::RuntimeConfig& runtime = config.runtime;
-  options.compute = {runtime.device, runtime.backend, runtime.dtype, runtime.threads, runtime.deterministic};
+  options.compute = {runtime.device, runtime.backend, runtime.dtype, runtime.threads, runtime.deterministic, true};
   options.future_pairs = [config](const ModelConfig& model) {
     return plan_pairs(model, adapter_options(config, static_cast<int>(model.num_layers)));
   };

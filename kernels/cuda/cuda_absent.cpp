@@ -8,8 +8,12 @@ bool built_with_cuda() {
   return false;
 }
 
-int device_count() {
-  return 0;
+std::vector<std::string> device_buses() {
+  return {};
+}
+
+std::string device_refusal() {
+  return "this build has no CUDA backend";
 }
 
 Backend make_backend(const Precision&, int, const CudaOptions&) {

@@ -26,11 +26,24 @@ bool built_with_cuda() {
   return true;
 }
 
-int device_count() {
+std::vector<std::string> device_buses() {
   int count = 0;
-  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) count = 0;
+  std::vector<std::string> buses;
+  for (int device = 0; device < count; ++device) {
+    char bus[32] = {};
+    if (cudaDeviceGetPCIBusId(bus, sizeof bus, device) == cudaSuccess) buses.emplace_back(bus);
+  }
   cudaGetLastError();  // no driver is an answer here, not a failure of the next call
-  return 0;
+  return buses;
+}
+
+std::string device_refusal() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  cudaGetLastError();
+  if (status != cudaSuccess) return cudaGetErrorString(status);
+  return count == 0 ? "no GPU is there" : "";
 }
 
 Backend make_backend(const Precision& precision, int index, const CudaOptions& options) {

@@ -52,7 +52,7 @@ void misbehave(const std::string& mode, const Communicator& comm, std::size_t bu
 }
 
 void run(Communicator& comm, const std::string& mode) {
-  const bool share = cuda::device_count() < comm.size();
+  const bool share = static_cast<int>(cuda::device_buses().size()) < comm.size();
   const int device = share ? 0 : comm.local_rank();
   NcclOptions options;
   options.share_device = share && mode != "same";
@@ -131,7 +131,7 @@ void run(Communicator& comm, const std::string& mode) {
 int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "tree";
   if (mode == "devices") {
-    fmt::print("{}\n", lomu::cuda::device_count());
+    fmt::print("{}\n", lomu::cuda::device_buses().size());
     return 0;
   }
   try {

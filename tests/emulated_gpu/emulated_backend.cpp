@@ -14,10 +14,16 @@ bool built_with_cuda() {
   return true;
 }
 
-/// Four, or as many as LOMU_EMULATED_GPUS says.
-int device_count() {
+/// One, or as many as LOMU_EMULATED_GPUS says.
+std::vector<std::string> device_buses() {
   const char* count = std::getenv("LOMU_EMULATED_GPUS");
-  return count == nullptr ? 4 : std::stoi(count);
+  std::vector<std::string> buses;
+  for (int i = 0; i < (count == nullptr ? 1 : std::stoi(count)); ++i) buses.push_back("gpu " + std::to_string(i));
+  return buses;
+}
+
+std::string device_refusal() {
+  return device_buses().empty() ? "none is emulated" : "";
 }
 
 Backend make_backend(const Precision& precision, int, const CudaOptions& options) {

@@ -72,8 +72,14 @@ bool built_with_cuda() {
   return true;
 }
 
-int device_count() {
-  return kDevices;
+std::vector<std::string> device_buses() {
+  std::vector<std::string> buses;
+  for (int device = 0; device < kDevices; ++device) buses.push_back(std::to_string(device));
+  return buses;
+}
+
+std::string device_refusal() {
+  return {};
 }
 
 namespace {

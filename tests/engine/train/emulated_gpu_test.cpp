@@ -23,12 +23,13 @@ using testing::HasSubstr;
 class EmulatedGpu : public testing::Test {
  protected:
   /// Three steps of three small micro-batches, the last of an epoch among them; on the CPU or on emulated GPUs.
-  void train(const std::string& out, bool gpu, std::vector<std::string> more = {}) {
+  void train(const std::string& out, int gpus, std::vector<std::string> more = {}) {
     std::vector<std::string> settings = {"training.steps=3", "training.micro_batches=3",
                                          "training.micro_batch_tokens=64"};
-    if (gpu) settings.emplace_back("runtime.device=cuda");
+    if (gpus > 0) settings.emplace_back("runtime.device=cuda");
     settings.insert(settings.end(), more.begin(), more.end());
-    const Outcome outcome = run_.train(out, settings, {.emulated_gpu = gpu});
+    if (gpus > 1) settings.push_back(fmt::format("runtime.ranks_in_process={}", gpus));
+    const Outcome outcome = run_.train(out, settings, {.emulated_gpus = gpus});
     ASSERT_EQ(outcome.code, 0) << outcome.err;
   }
 
@@ -75,8 +76,8 @@ constexpr double kF32Loss = 1e-5;
 constexpr double kF32Adapter = 1e-5;
 
 TEST_F(EmulatedGpu, LoraMuonTrainsAsOnTheCpu) {
-  train("cpu", false);
-  train("gpu", true);
+  train("cpu", 0);
+  train("gpu", 1);
   EXPECT_LT(loss_difference("gpu", "cpu"), kF32Loss);
   EXPECT_LT(adapter_difference("gpu", "cpu"), kF32Adapter);
 }
@@ -84,8 +85,8 @@ TEST_F(EmulatedGpu, LoraMuonTrainsAsOnTheCpu) {
 TEST_F(EmulatedGpu, AdamWWithDropoutAndClippingTrainsAsOnTheCpu) {
   const std::vector<std::string> job = {"optimizer.name=adamw", "optimizer.lr=0.001", "optimizer.max_grad_norm=0.5",
                                         "optimizer.weight_decay=0.1", "adapter.dropout=0.2"};
-  train("cpu", false, job);
-  train("gpu", true, job);
+  train("cpu", 0, job);
+  train("gpu", 1, job);
   EXPECT_LT(loss_difference("gpu", "cpu"), kF32Loss);
   // AdamW's first steps are the signs of gradients: where one is nearly zero its sign is that of a rounding.
   EXPECT_LT(adapter_difference("gpu", "cpu"), 20 * kF32Adapter);
@@ -94,61 +95,66 @@ TEST_F(EmulatedGpu, AdamWWithDropoutAndClippingTrainsAsOnTheCpu) {
 TEST_F(EmulatedGpu, BalanceDecayAndNesterovAreThoseOfTheCpu) {
   const std::vector<std::string> job = {"optimizer.balance_every=2", "optimizer.weight_decay=0.1",
                                         "optimizer.nesterov=true", "optimizer.multiplier=sqrt_m_over_n"};
-  train("cpu", false, job);
-  train("gpu", true, job);
+  train("cpu", 0, job);
+  train("gpu", 1, job);
   EXPECT_LT(adapter_difference("gpu", "cpu"), kF32Adapter);
 }
 
 TEST_F(EmulatedGpu, BF16LossesStayNearThoseOfTheCpusF32) {
-  train("cpu", false);
-  train("gpu", true, {"runtime.dtype=bf16"});
+  train("cpu", 0);
+  train("gpu", 1, {"runtime.dtype=bf16"});
   const double off = loss_difference("gpu", "cpu");
   EXPECT_LT(off, 1e-2);
   EXPECT_GT(off, 1e-7);  // it was bf16
 }
 
 TEST_F(EmulatedGpu, AnyNumberOfRanksGivesTheSameAdapter) {
-  train("alone", true);
+  train("alone", 1);
   const std::string alone = run_.adapter("alone");
   for (const int ranks : {2, 3}) {
     const std::string out = fmt::format("ranks-{}", ranks);
-    train(out, true, {fmt::format("runtime.ranks_in_process={}", ranks)});
+    train(out, ranks);
     EXPECT_TRUE(run_.adapter(out) == alone) << ranks << " ranks";
     EXPECT_EQ(losses(out), losses("alone"));
   }
 }
 
 TEST_F(EmulatedGpu, TheLibrarysOrderOfAdditionsIsAsGood) {
-  train("tree", true);
-  train("library", true, {"runtime.deterministic=false", "runtime.ranks_in_process=2"});
+  train("tree", 1);
+  train("library", 2, {"runtime.deterministic=false"});
   EXPECT_LT(adapter_difference("library", "tree"), kF32Adapter);
 }
 
 TEST_F(EmulatedGpu, ResumesBitForBitOnAnotherNumberOfRanks) {
   const std::vector<std::string> job = {"training.save_every=2"};
-  train("out", true, job);
+  train("out", 1, job);
   const std::string whole = run_.adapter("out");
   ASSERT_FALSE(whole.empty());
   // As it was after its checkpoint of step 2, when step 3 had been taken but nothing was exported.
   std::filesystem::remove_all(run_.path("out/checkpoints/step-00000003"));
   std::filesystem::remove_all(run_.path("out/adapter"));
   std::filesystem::remove(run_.path("out/summary.json"));
-  train("out", true, {"training.save_every=2", "runtime.ranks_in_process=2", "--resume"});
+  train("out", 2, {"training.save_every=2", "--resume"});
   EXPECT_TRUE(run_.adapter("out") == whole);
 }
 
-TEST_F(EmulatedGpu, MoreRanksThanGpusAreRefused) {
-  const Outcome outcome = run_.train(
-      "out", {"runtime.device=cuda", "training.micro_batches=8", "runtime.ranks_in_process=5"}, {.emulated_gpu = true});
-  EXPECT_EQ(outcome.code, 2);
-  EXPECT_THAT(outcome.err, HasSubstr("5 ranks on a machine with 4 GPUs"));
-  EXPECT_THAT(outcome.err, HasSubstr("mpirun -np 4"));
+TEST_F(EmulatedGpu, RanksAndGpusThatDoNotMatchAreRefused) {
+  const std::vector<std::string> five = {"runtime.device=cuda", "training.micro_batches=8",
+                                         "runtime.ranks_in_process=5"};
+  const Outcome more = run_.train("out", five, {.emulated_gpus = 4});
+  EXPECT_EQ(more.code, 2);
+  EXPECT_THAT(more.err, HasSubstr("5 ranks on a machine with 4 GPUs"));
+  EXPECT_THAT(more.err, HasSubstr("mpirun -np 4"));
+  const Outcome fewer = run_.train("out", {}, {.emulated_gpus = 2});
+  EXPECT_EQ(fewer.code, 2);
+  EXPECT_THAT(fewer.err, HasSubstr("1 rank on a machine with 2 GPUs"));
+  EXPECT_THAT(fewer.err, HasSubstr("CUDA_VISIBLE_DEVICES=0"));
 }
 
 TEST_F(EmulatedGpu, VerifiesTheOptimizersVectors) {
   const Outcome outcome =
       run_.lomu({"verify", "lora-muon", LOMU_TEST_DATA "/lora_muon/hard_steps.json", "--device", "cuda", "--json"},
-                {.emulated_gpu = true});
+                {.emulated_gpus = 1});
   EXPECT_EQ(outcome.code, 0) << outcome.err << outcome.out;
   const auto checks = nlohmann::json::parse(outcome.out);
   EXPECT_GT(checks.size(), 4u);

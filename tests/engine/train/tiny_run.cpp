@@ -82,7 +82,10 @@ std::unique_ptr<Process> TinyRun::start(const std::vector<std::string>& argument
         {"OMPI_ALLOW_RUN_AS_ROOT", "1"}, {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"}, {"ASAN_OPTIONS", "detect_leaks=0"}};
     command = {LOMU_MPIRUN, "-np", std::to_string(launch.ranks), "--oversubscribe"};
   }
-  command.emplace_back(launch.emulated_gpu ? LOMU_EMULATED_GPU_PROGRAM : LOMU_PROGRAM);
+  if (launch.emulated_gpus > 0) {
+    options.environment.emplace_back("LOMU_EMULATED_GPUS", std::to_string(launch.emulated_gpus));
+  }
+  command.emplace_back(launch.emulated_gpus > 0 ? LOMU_EMULATED_GPU_PROGRAM : LOMU_PROGRAM);
   command.insert(command.end(), arguments.begin(), arguments.end());
   return std::make_unique<Process>(command, options);
 }

@@ -19,7 +19,7 @@ namespace lomu {
 /// How a command is started.
 struct Launch {
   int ranks = 0;                                 ///< under mpirun; 0: by itself
-  bool emulated_gpu = false;                     ///< the program that takes emulated GPUs for real ones
+  int emulated_gpus = 0;                         ///< more than 0: the program that takes emulated GPUs for real ones
   std::string input = {};                        ///< standard input
   std::optional<std::uint64_t> file_limit = {};  ///< see ProcessOptions
 };

@@ -133,7 +133,7 @@ class Batch {
 class DeviceLibraryAttention : public testing::Test {
  protected:
   void SetUp() override {
-    if (device_count() == 0) GTEST_SKIP() << "there is no GPU";
+    if (device_buses().empty()) GTEST_SKIP() << "there is no GPU";
     if (const CudnnFacts facts = cudnn_facts(); !facts.refusal.empty()) GTEST_SKIP() << "cuDNN: " << facts.refusal;
     own_ = make_backend(kBF16Precision, 0, {true, AttentionChoice::kOwn});
     library_ = make_backend(kBF16Precision, 0, {false, AttentionChoice::kLibrary});
