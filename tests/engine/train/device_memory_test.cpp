@@ -33,6 +33,8 @@ constexpr std::size_t kUnlimited = std::size_t{1} << 40;
 
 /// Bytes of each device; set before a run.
 std::array<std::size_t, kDevices> device_bytes{};
+/// How many of them there are; a job has a rank for each.
+int devices = 1;
 
 /// Device memory that refuses what goes beyond its size.
 class LimitedStorage final : public Storage {
@@ -74,7 +76,7 @@ bool built_with_cuda() {
 
 std::vector<std::string> device_buses() {
   std::vector<std::string> buses;
-  for (int device = 0; device < kDevices; ++device) buses.push_back(std::to_string(device));
+  for (int device = 0; device < devices; ++device) buses.push_back(std::to_string(device));
   return buses;
 }
 
@@ -140,6 +142,7 @@ class DeviceMemory : public testing::Test {
   std::optional<Error> train(int ranks, const std::vector<std::string>& more = {}) const {
     const config::TrainConfig config = job(ranks, more);
     try {
+      devices = ranks;
       run_threads(ranks, [&](Communicator& comm) { lomu::train(config, false, comm); });
     } catch (const Error& error) {
       return error;
