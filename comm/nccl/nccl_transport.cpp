@@ -148,6 +148,7 @@ class NcclTransport final : public DeviceTransport {
         exceptions_at_start_(std::uncaught_exceptions()),
         device_(device) {
     if (options.deterministic) apply_settings(nccl_settings_deterministic());
+    if (options.share_device) apply_settings(nccl_settings_loopback(ranks.rank()));
     compare();
     ncclUniqueId id{};
     ranks.together([&] {

@@ -19,7 +19,7 @@ struct NcclOptions {
   std::chrono::milliseconds warn_after = std::chrono::seconds(30);
   /// Of meeting the other ranks at the start.
   std::chrono::milliseconds start_deadline = std::chrono::seconds(120);
-  /// Several ranks of one host may use one device, as the loopback recipe of nccl_settings.h allows in tests.
+  /// Several ranks of one host may use one device, by the loopback recipe of nccl_settings.h: for tests.
   bool share_device = false;
 };
 

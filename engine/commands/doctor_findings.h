@@ -45,6 +45,9 @@ Section examine_gpus(const Communicator& comm);
 Section examine_speed(Communicator& comm);
 /// Who sits where, whether all run the same program, and messages around the ring. Collective; empty for one rank.
 Section examine_ranks(Communicator& comm);
+/// Messages around the ring of the ranks' GPUs, and a sum over them. Collective; nothing where there is one rank, or no
+/// GPU that the ranks could use.
+std::optional<Finding> examine_gpu_ring(Communicator& comm);
 
 std::string doctor_text(const std::vector<Section>& sections, const Style& style);
 /// {"ok": ..., "SECTION": {"NAME": {"status", "value", "number", "advice"}}}, the last two where there are any.

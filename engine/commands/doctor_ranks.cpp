@@ -149,6 +149,7 @@ Section examine_ranks(Communicator& comm) {
   }
   section.findings.push_back(builds(ranks));
   section.findings.push_back(ring(comm));
+  if (const auto gpus = examine_gpu_ring(comm)) section.findings.push_back(*gpus);
   return section;
 }
 

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cstdint>
 
-#include "comm/nccl/nccl_settings.h"
 #include "comm/nccl/nccl_transport.h"
 #include "engine/train/device_step.h"
 #include "engine/train/host_step.h"
@@ -18,7 +17,6 @@ std::unique_ptr<DeviceTransport> open_transport(const config::RuntimeConfig& run
   options.deterministic = runtime.deterministic;
   options.deadline = std::chrono::milliseconds(static_cast<std::int64_t>(runtime.comm_timeout * 1000));
   options.share_device = gpus_are_shared();
-  if (options.share_device) apply_settings(nccl_settings_loopback(comm.rank()));
   return make_nccl_transport(comm, *session.compute().cuda_device, session.memory(), options);
 }
 

@@ -64,6 +64,20 @@ TEST(Doctor, ShowsTheRanksAndTheRingUnderMpi) {
   EXPECT_THAT(ranks.at("ring").at("value").get<std::string>(), AllOf(HasSubstr("by mpi"), HasSubstr("sums exact")));
 }
 
+TEST(Doctor, SendsMessagesAroundTheGpusUnderMpi) {
+  Launch two;
+  two.ranks = 2;
+  two.emulated_gpus = 2;
+  const Outcome outcome = TinyRun().lomu({"doctor", "--json"}, two);
+  const json ranks = json::parse(outcome.out).at("ranks");
+  EXPECT_EQ(ranks.at("ring of GPUs").at("status"), "ok") << ranks;
+  EXPECT_THAT(ranks.at("ring of GPUs").at("value").get<std::string>(), HasSubstr("all exact"));
+  two.emulated_gpus = 1;
+  const json fewer = json::parse(TinyRun().lomu({"doctor", "--json"}, two).out).at("ranks");
+  EXPECT_EQ(fewer.at("ring of GPUs").at("status"), "warning");
+  EXPECT_THAT(fewer.at("ring of GPUs").at("value").get<std::string>(), HasSubstr("2 ranks on a machine with 1 GPU"));
+}
+
 TEST(DoctorReport, OnlyWhatIsBrokenIsAFailure) {
   std::vector<Section> sections = {
       {"a", {{"one", Verdict::kOk, "1", {}, 1.0}, {"second", Verdict::kMissing, "none", "get it"}}},
