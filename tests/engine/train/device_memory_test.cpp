@@ -152,6 +152,7 @@ class DeviceMemory : public testing::Test {
 
   /// What a device must have for the job's decoder at `level` with micro-batches of `tokens`.
   std::size_t needed(Recompute level, std::int64_t tokens = kTokens) const {
+    devices = 1;
     const config::TrainConfig config = job(1);
     const auto alone = make_self_communicator();
     const ModelSession session = ModelSession::open(session_options(config), *alone, true);
