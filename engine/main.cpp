@@ -6,6 +6,7 @@
 #include "engine/commands/export.h"
 #include "engine/commands/generate.h"
 #include "engine/commands/inspect.h"
+#include "engine/commands/plan.h"
 #include "engine/commands/program.h"
 #include "engine/commands/schema.h"
 #include "engine/commands/train.h"
@@ -18,6 +19,7 @@ int main(int argc, char** argv) {
   program.add(lomu::run_export);
   program.add(lomu::run_inspect);
   program.add(lomu::run_schema);
+  program.add(lomu::run_plan);
   program.add(lomu::run_verify);
   program.add(lomu::run_doctor);
   const std::span<const char* const> all(argv, static_cast<std::size_t>(argc));

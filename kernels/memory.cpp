@@ -57,9 +57,11 @@ Buffer Memory::allocate(Scope scope, std::size_t bytes, std::string_view label) 
   std::byte* data = storage_.allocate(bytes);
   if (data == nullptr) {
     const StorageRoom room = storage_.room();
+    std::string taken = table();
+    taken.pop_back();  // its last line ends with the message
     throw MemoryError(fmt::format("out of memory{}: {} for {} ({}); {} of {} are free, and this rank has taken\n{}",
                                   storage_.on_host() ? "" : " on the GPU", in_megabytes(bytes), label, name_of(scope),
-                                  in_megabytes(room.free), in_megabytes(room.total), table()),
+                                  in_megabytes(room.free), in_megabytes(room.total), taken),
                       {}, setting_for(scope));
   }
   buffer.data_ = data;

@@ -128,7 +128,8 @@ void add_training(Table& table) {
            "micro-batches of one step, over all ranks together: the result does not depend on the number of ranks")
       .range(1, 1 << 24);
   training.key("recompute", &TrainingConfig::recompute,
-               {{"auto", RecomputeLevel::kAuto, "the first of the following that fits into the memory that is free"},
+               {{"auto", RecomputeLevel::kAuto,
+                 "the first of the following that fits into the memory that is free; on a CPU from norms on"},
                 {"none", RecomputeLevel::kNone, "nothing: the fastest, and the most memory"},
                 {"norms", RecomputeLevel::kNorms, "norms and SwiGLU"},
                 {"mlp", RecomputeLevel::kMlp, "the gate and up projections too"},

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -232,6 +233,27 @@ std::unique_ptr<ShardedStep> make_device_step(const OptimizerOptions& options, A
                                               const DeviceRoom& room, AdditionOrder order) {
   return std::make_unique<DeviceStep>(options, model, left_started_zero, micro_batches, comm, room, order,
                                       plan_buckets(pair_shapes(*model.adapters()), comm.size()));
+}
+
+std::size_t device_optimizer_bytes(DeviceSteps& steps, const OptimizerOptions& options, std::span<const PairInfo> pairs,
+                                   bool left_started_zero) {
+  // Made in host memory with addresses that nobody reads, for the sake of its ledger.
+  alignas(Memory::kAlignment) static std::array<float, 16> nowhere;
+  std::vector<PairView> views;
+  for (const PairInfo& p : pairs) {
+    PairView& view = views.emplace_back();
+    view.m = p.out;
+    view.n = p.in;
+    view.r = p.rank;
+    view.scale = p.scale;
+    view.left = view.right = nowhere.data();
+    view.grad_left = view.grad_right = nowhere.data();
+    view.state = nowhere;
+    view.left_started_zero = left_started_zero;
+  }
+  Memory ledger;
+  const auto made = steps.make_optimizer(device_pairs(views, options), device_options(options), ledger);
+  return ledger.current(Scope::kOptimizer);
 }
 
 }  // namespace lomu

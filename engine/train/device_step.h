@@ -24,4 +24,8 @@ std::unique_ptr<ShardedStep> make_device_step(const OptimizerOptions& options, A
                                               bool left_started_zero, std::size_t micro_batches, Communicator& comm,
                                               const DeviceRoom& room, AdditionOrder order);
 
+/// Bytes of Scope::kOptimizer that a step of these pairs takes beside their state, without taking them.
+std::size_t device_optimizer_bytes(DeviceSteps& steps, const OptimizerOptions& options, std::span<const PairInfo> pairs,
+                                   bool left_started_zero);
+
 }  // namespace lomu

@@ -54,8 +54,12 @@ std::size_t bytes_to_plan_with(const Memory& memory, const Communicator& comm) {
   return bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
 }
 
+std::span<const Recompute> levels_of_auto(const Ops& ops) {
+  return std::span(kRecomputeLadder).subspan(ops.storage().on_host() ? 1 : 0);
+}
+
 Recompute first_level_that_fits(const DecoderRequest& request, std::size_t bytes) {
-  for (const Recompute level : kRecomputeLadder) {
+  for (const Recompute level : levels_of_auto(request.ops)) {
     if (request.with(level).bytes() <= bytes) return level;
   }
   return kRecomputeLadder.back();

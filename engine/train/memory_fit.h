@@ -36,7 +36,11 @@ struct DecoderRequest {
 /// allocated but not touched yet, less a margin.
 std::size_t bytes_to_plan_with(const Memory& memory, const Communicator& comm);
 
-/// The first level whose decoder fits into `bytes`; the last, if none does.
+/// The levels that `auto` tries, in this order. On a host the first is left out: writing what could be computed again
+/// costs there as much as computing it.
+std::span<const Recompute> levels_of_auto(const Ops& ops);
+
+/// The first of these whose decoder fits into `bytes`; the last, if none does.
 Recompute first_level_that_fits(const DecoderRequest& request, std::size_t bytes);
 
 /// The level to run at. Collective: the same on every rank, the most thrifty that any of them needs.

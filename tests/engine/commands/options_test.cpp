@@ -8,6 +8,7 @@
 #include "engine/commands/export.h"
 #include "engine/commands/generate.h"
 #include "engine/commands/inspect.h"
+#include "engine/commands/plan.h"
 #include "engine/commands/train.h"
 #include "engine/commands/verify.h"
 
@@ -40,6 +41,14 @@ TEST(TrainOptions, AreAFileAndOverrides) {
   EXPECT_TRUE(options.resume);
   EXPECT_FALSE(options.print_config);
   EXPECT_THROW(parsed<TrainOptions>("train"), CLI::RequiredError);
+}
+
+TEST(PlanOptions, AreAFileAndOverrides) {
+  const auto options = parsed<PlanOptions>("plan job.yaml training.micro_batch_tokens=64 --json");
+  EXPECT_EQ(options.config, "job.yaml");
+  EXPECT_THAT(options.overrides, ElementsAre("training.micro_batch_tokens=64"));
+  EXPECT_TRUE(options.json);
+  EXPECT_THROW(parsed<PlanOptions>("plan"), CLI::RequiredError);
 }
 
 TEST(GenerateOptions, CoverSamplingAndDevice) {

@@ -4,9 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,6 +19,7 @@
 #include "engine/train/job_options.h"
 #include "engine/train/make_step.h"
 #include "engine/train/memory_fit.h"
+#include "engine/train/memory_plan.h"
 #include "engine/train/trainer.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cuda_ops.h"
@@ -134,6 +137,10 @@ class DeviceMemory : public testing::Test {
                                          "runtime.device=cuda",
                                          "training.steps=1",
                                          fmt::format("training.micro_batches={}", ranks)};
+    std::erase_if(settings, [&](const std::string& setting) {
+      const std::string key = setting.substr(0, setting.find('=') + 1);
+      return std::any_of(more.begin(), more.end(), [&](const std::string& other) { return other.starts_with(key); });
+    });
     settings.insert(settings.end(), more.begin(), more.end());
     return config::load_config(run_.path("job.yaml"), settings);
   }
@@ -171,6 +178,49 @@ class DeviceMemory : public testing::Test {
   static constexpr std::int64_t kLongest = 40;  // about the longest record; it decides a few rows of tables
   TinyRun run_;
 };
+
+/// The ledger after two steps against the plan that was made from shapes alone.
+TEST_F(DeviceMemory, OfARunIsWithinThreePercentOfItsPlan) {
+  devices = 1;
+  const auto alone = make_self_communicator();
+  for (const std::vector<std::string>& settings : std::vector<std::vector<std::string>>{
+           {"runtime.device=cuda"},
+           {"runtime.device=cuda", "runtime.dtype=bf16", "adapter.dropout=0.1", "training.micro_batches=5"},
+           {"runtime.device=cpu", "optimizer.name=adamw"},
+           {"runtime.device=cpu", "adapter.targets=v,down", "training.micro_batches=3"}}) {
+    const config::TrainConfig config = job(1, settings);
+    const ModelSession session = ModelSession::open(session_options(config), *alone, true);
+    const Backend backend = open_backend(session.compute());
+    const MemoryPlan plan = plan_memory(config, session.config(), backend, Recompute::kNorms, kLongest);
+    AdapterSet adapters(session.config(), adapter_options(config, static_cast<int>(session.config().num_layers)),
+                        session.files(), DType::kF32, session.host_memory());
+    AdaptedModel model(session.weights(), &adapters, session.ops(), session.memory());
+    const auto step = make_step(config, session, model, true, *alone, nullptr);
+    std::optional<Decoder> decoder;
+    make_decoder(decoder, model, session.ops(), session.memory(), {kTokens, kTokens, kLongest, true},
+                 config::RecomputeLevel::kNorms, *alone);
+    const std::vector<std::int32_t> ids(kLongest, 7);
+    std::vector<std::int32_t> positions(kLongest);
+    std::iota(positions.begin(), positions.end(), 0);
+    const std::vector<std::int32_t> ends = {0, kLongest};
+    for (int number = 1; number <= 2; ++number) {
+      step->begin(static_cast<std::size_t>(config.training.micro_batches));
+      for (std::size_t i = step->block().begin; i < step->block().end; ++i) {
+        decoder->forward_backward({ids, ids, positions, ends}, 0.01, i);
+        step->add(i);
+      }
+      step->finish(number, 1e-3);
+    }
+    double peak = 0;
+    for (std::size_t i = 0; i < kScopes; ++i) {
+      const auto bytes = static_cast<double>(session.memory().peak(static_cast<Scope>(i)));
+      EXPECT_NEAR(bytes, static_cast<double>(plan.bytes[i]), 0.01 * static_cast<double>(plan.total()))
+          << name_of(static_cast<Scope>(i)) << ", " << settings.front();
+      peak += bytes;
+    }
+    EXPECT_NEAR(peak, static_cast<double>(plan.total()), 0.03 * static_cast<double>(plan.total()));
+  }
+}
 
 TEST_F(DeviceMemory, TooLittleForTheWeightsIsToldWithWhatWouldFit) {
   device_bytes[0] = 1'200'000;
