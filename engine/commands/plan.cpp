@@ -30,7 +30,9 @@ Plans make_plans(const config::TrainConfig& job) {
   const bool shapes_alone = job.model.path.extension() == ".json";
   const ModelFiles files = shapes_alone ? ModelFiles::random(job.model.path) : ModelFiles::open(job.model.path);
   const auto alone = make_self_communicator();
-  const ComputeChoice compute = choose_compute(session_options(job).compute, *alone);
+  ComputeRequest request = session_options(job).compute;
+  request.every_gpu = false;  // the plan is of one rank, whatever the job has
+  const ComputeChoice compute = choose_compute(request, *alone);
   const Backend backend = open_backend(compute);
   Plans plans{job.model.path.string(), compute.text(), job.training.micro_batch_tokens, {}, 0, 0};
   for (const Recompute level : kRecomputeLadder) {

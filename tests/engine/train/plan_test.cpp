@@ -47,6 +47,13 @@ TEST(Plan, SaysByLevelWhatARunTakes) {
   }
 }
 
+TEST(Plan, OfOneRankIsMadeOnAMachineWithSeveralGpus) {
+  const TinyRun run;
+  const Outcome outcome = run.lomu({"plan", "job.yaml", "runtime.device=cuda"}, {.emulated_gpus = 4});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, AllOf(HasSubstr("GPU 0"), HasSubstr("can be planned with: auto is none")));
+}
+
 TEST(Plan, IsATableForPeopleAndNeedsNoWeights) {
   const TinyRun run;
   std::filesystem::remove(run.path("model/model.safetensors"));
