@@ -68,7 +68,8 @@ class WeightsLayout {
   /// ModelFiles::read_rows throws.
   void fill(std::span<std::byte> region, const ModelFiles& files, const Ops& ops, int threads) const;
 
-  /// Views into a filled region, which may be a read-only mapping: nothing writes through them.
+  /// Views into a filled region, which may be a read-only mapping: nothing writes through them, but where room was left
+  /// for factors, Ops::pack_adapters.
   [[nodiscard]] ModelWeights bind(const std::byte* region) const;
 
  private:
