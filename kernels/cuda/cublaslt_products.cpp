@@ -42,9 +42,10 @@ cudaDataType_t type_of(DType dtype) {
   }
 }
 
-/// The largest power of two up to 256 that divides an address: heuristics depend on it.
+/// The largest power of two that divides an address, up to what every buffer has: heuristics depend on it. More is of
+/// no use to an algorithm, and would give the layers of a model several plans for one shape.
 std::uint32_t alignment_of(const void* data) {
-  const auto address = reinterpret_cast<std::uintptr_t>(data) | 256;
+  const auto address = reinterpret_cast<std::uintptr_t>(data) | Memory::kAlignment;
   return static_cast<std::uint32_t>(address & (~address + 1));
 }
 
