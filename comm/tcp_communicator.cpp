@@ -28,6 +28,9 @@ constexpr std::size_t kMostEarly = std::size_t{4} << 30;
 constexpr std::size_t kLongestReason = 4096;
 // A rank that ends waits this long for the others to take its last words.
 constexpr auto kFarewell = std::chrono::milliseconds(500);
+// A rank that hears why the job ends does so without a word of its own. Who notices that first gives the reason, which
+// comes on another stream, this long.
+constexpr auto kOnTheWay = std::chrono::milliseconds(100);
 // When several ranks notice that another has died, rank k lets those below it report first.
 constexpr auto kStagger = std::chrono::milliseconds(20);
 constexpr int kMostStagger = 25;
@@ -303,7 +306,7 @@ class TcpCommunicator final : public Communicator {
 
   // Another rank that saw the same may have reported it: then there is no need for a second message.
   void let_others_report() {
-    const auto until = steady_clock::now() + kStagger * std::min(rank(), kMostStagger);
+    const auto until = steady_clock::now() + kOnTheWay + kStagger * std::min(rank(), kMostStagger);
     const Operation nothing{"abort", {}, kTags + 7, until};
     while (!heard_abort_ && steady_clock::now() < until) {
       for (Peer& p : peers_) {

@@ -61,7 +61,9 @@ std::vector<PairView> ShardedStep::views(float* factors, const float* gradients,
 
 void ShardedStep::begin(std::size_t micro_batches) {
   const bool changed = !plan_ || plan_->micro_batches() != micro_batches;
-  if (changed) plan_ = std::make_unique<ReductionPlan>(micro_batches, comm_.size());
+  // What was made from the last plan refers to it until prepare() has replaced it.
+  std::unique_ptr<ReductionPlan> last;
+  if (changed) last = std::exchange(plan_, std::make_unique<ReductionPlan>(micro_batches, comm_.size()));
   prepare(changed);
 }
 
