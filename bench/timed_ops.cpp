@@ -65,7 +65,12 @@ void TimedOps::timed(std::string_view name, const Flops& flops, const Call& call
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   call();
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  count(name, std::chrono::duration<double>(Clock::now() - start).count(), flops);
+}
+
+void TimedOps::count(std::string_view name, double seconds, const Flops& flops) const {
+  if (!counts_) return;
+  all_flops_ += flops;
   auto row = std::find_if(times_.begin(), times_.end(), [&](const OperationTime& time) { return time.name == name; });
   if (row == times_.end()) row = times_.insert(row, OperationTime{std::string(name), 0, 0, {}});
   ++row->calls;
@@ -92,6 +97,26 @@ void TimedOps::pack_adapters(const AdaptedLinear& linear) const {
 
 void TimedOps::pack_all_adapters(std::span<const AdaptedLinear* const> linears) const {
   timed("pack_adapters", {}, [&] { inner_.pack_all_adapters(linears); });
+}
+
+void TimedOps::run_repeatable(std::uint64_t key, std::span<const std::span<const std::int32_t>> arrays,
+                              const std::function<void()>& body) const {
+  int runs = 0;
+  const auto counted = [&] {
+    counts_ = ++runs == 1;  // a second run is one that records and computes nothing
+    const Flops before = all_flops_;
+    body();
+    if (counts_) {
+      repeatable_[key] = {all_flops_.frozen - before.frozen, all_flops_.adapters - before.adapters,
+                          all_flops_.attention - before.attention};
+    }
+    counts_ = true;
+  };
+  const auto start = std::chrono::steady_clock::now();
+  inner_.run_repeatable(key, arrays, counted);
+  if (runs > 0) return;
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  count("a micro-batch queued again", seconds, repeatable_[key]);
 }
 
 void TimedOps::linear_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -53,6 +54,10 @@ class TimedOps final : public Ops {
                    const float* w) const override;
   void pack_adapters(const AdaptedLinear& linear) const override;
   void pack_all_adapters(std::span<const AdaptedLinear* const> linears) const override;
+  /// Work that is queued again without a call of any operation counts as that of the call which it repeats; its time
+  /// has a row of its own.
+  void run_repeatable(std::uint64_t key, std::span<const std::span<const std::int32_t>> arrays,
+                      const std::function<void()>& body) const override;
   void linear_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,
                       const Tensor& s) const override;
   void linear_backward(const AdaptedLinear& linear, const Tensor& x, const Tensor& s, const Tensor& dy,
@@ -85,10 +90,14 @@ class TimedOps final : public Ops {
  private:
   template <class Call>
   void timed(std::string_view name, const Flops& flops, const Call& call) const;
+  void count(std::string_view name, double seconds, const Flops& flops) const;
 
   const Ops& inner_;
   /// Ops is const because an operation changes nothing that its caller can see; a stopwatch's reading is no exception.
   mutable std::vector<OperationTime> times_;
+  mutable std::map<std::uint64_t, Flops> repeatable_;  ///< of one run of each body
+  mutable Flops all_flops_;                            ///< of all calls
+  mutable bool counts_ = true;
 };
 
 }  // namespace lomu

@@ -116,8 +116,7 @@ class Training {
     const Block block = sharded_->block();
     std::vector<double> losses;
     for (std::size_t i = block.begin; i < block.end; ++i) {
-      losses.push_back(decoder_->forward_backward(view_of(batches_[i]), 1.0 / supervised, i,
-                                                  [&](std::size_t pairs) { sharded_->passed(i, pairs); }));
+      losses.push_back(decoder_->forward_backward(view_of(batches_[i]), 1.0 / supervised, i, sharded_->hook(i)));
       const auto before_add = Clock::now();
       sharded_->add(i);
       parts.add += seconds_since(before_add);

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -151,6 +152,17 @@ class Ops {
     for (const AdaptedLinear* linear : linears) {
       if (linear->total_rank() > 0) pack_adapters(*linear);
     }
+  }
+
+  // ---- the same work again and again ------------------------------------------------------------------------------
+
+  /// Runs `body`, which calls operations of this backend alone, on tensors that stay where they are. With the `key` of
+  /// an earlier call a backend may instead queue what it queued then: equal keys promise equal operations on equal
+  /// addresses, but for what the `arrays` hold, whose addresses and sizes are the same too. At most four arrays.
+  virtual void run_repeatable([[maybe_unused]] std::uint64_t key,
+                              [[maybe_unused]] std::span<const std::span<const std::int32_t>> arrays,
+                              const std::function<void()>& body) const {
+    body();
   }
 
   // ---- the adapted linear layer ----------------------------------------------------------------------------------

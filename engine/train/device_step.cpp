@@ -67,8 +67,11 @@ class DeviceStep final : public ShardedStep {
     stepper_ = room_.steps.make_optimizer(device_pairs(views_, options_), device_options(options_), room_.memory);
   }
 
+  [[nodiscard]] bool listens(std::size_t index) const override {
+    return room_.transport != nullptr && index + 1 == block().end;
+  }
   void passed(std::size_t index, std::size_t pairs) override {
-    if (room_.transport == nullptr || index + 1 != block().end) return;
+    if (!listens(index)) return;
     if (!late_) take_last(index);
     for (; passed_ < pairs; ++passed_) {
       const Block ready = schedule_.passed(0, passed_);
@@ -77,7 +80,7 @@ class DeviceStep final : public ShardedStep {
   }
 
   void add(std::size_t index) override {
-    if (room_.transport != nullptr && index + 1 == block().end) {
+    if (listens(index)) {
       passed(index, model_.adapters()->pairs().size());
       return;
     }

@@ -17,6 +17,7 @@
 #include "engine/optimizers/optimizer.h"
 #include "models/decoder/adapted_model.h"
 #include "models/decoder/adapter_set.h"
+#include "models/decoder/decoder.h"
 
 namespace lomu {
 
@@ -41,9 +42,16 @@ class ShardedStep {
   void begin(std::size_t micro_batches);
   /// The micro-batches of this rank.
   [[nodiscard]] Block block() const { return plan_->block(comm_.rank()); }
+  /// Whether the step has something to do while backward of micro-batch `index` goes on: then passed() shall be called.
+  [[nodiscard]] virtual bool listens(std::size_t /*index*/) const { return false; }
   /// Backward of micro-batch `index` has come past the first `pairs` pairs: their gradients are written, or queued to
-  /// be. Optional: it lets reducing begin before backward ends.
+  /// be. Lets reducing begin before backward ends.
   virtual void passed(std::size_t /*index*/, std::size_t /*pairs*/) {}
+  /// What Decoder::forward_backward is to call for micro-batch `index`; empty where nobody listens.
+  [[nodiscard]] PairHook hook(std::size_t index) {
+    if (!listens(index)) return {};
+    return [this, index](std::size_t pairs) { passed(index, pairs); };
+  }
   /// Takes the gradient that backward left in the model's buffer as that of micro-batch `index`.
   virtual void add(std::size_t index) = 0;
   /// Collective: reduce, step, gather; the model then computes with the new factors. Returns the figures of the step,

@@ -237,7 +237,7 @@ double Run::run_micro_batches(const PlannedStep& planned, std::int64_t step) {
     const std::uint64_t dropout_key = Philox(static_cast<std::uint64_t>(config_.training.seed), Purpose::kDropout)
                                           .bits(static_cast<std::uint64_t>(step), i);
     losses.push_back(decoder_->forward_backward(view_of(batch), 1.0 / static_cast<double>(planned.supervised),
-                                                dropout_key, [&](std::size_t pairs) { sharded_->passed(i, pairs); }));
+                                                dropout_key, sharded_->hook(i)));
     sharded_->add(i);
   }
   const double loss = sharded_->tree_sum_of(losses) / static_cast<double>(planned.supervised);

@@ -15,8 +15,9 @@
 namespace lomu::cuda {
 namespace {
 
-bool timing_is_off() {
-  const char* value = std::getenv("LOMU_PRODUCT_TIMING");
+/// Whether the environment's variable is 0.
+bool is_off(const char* name) {
+  const char* value = std::getenv(name);
   return value != nullptr && std::string_view(value) == "0";
 }
 
@@ -48,12 +49,14 @@ std::string device_refusal() {
 
 Backend make_backend(const Precision& precision, int index, const CudaOptions& options) {
   ProductOptions products;
-  products.timed = !options.deterministic && !timing_is_off();
+  products.timed = !options.deterministic && !is_off("LOMU_PRODUCT_TIMING");
   products.warn = [](const std::string& text) { fmt::print(stderr, "warning    {}\n", text); };
   std::shared_ptr<Device> device = make_cuda_device(index, products);
   Backend backend;
   backend.memory = std::make_unique<Memory>(device->storage());
-  backend.ops = make_cuda_ops(precision, *device, *backend.memory, options);
+  CudaOptions chosen = options;
+  chosen.recordings = chosen.recordings && !is_off("LOMU_CUDA_GRAPH");
+  backend.ops = make_cuda_ops(precision, *device, *backend.memory, chosen);
   backend.steps = make_device_steps(*device);
   backend.device = std::move(device);
   return backend;

@@ -21,7 +21,8 @@ std::string device_refusal();
 
 /// Operations on device `index` with the ledger of its memory. Throws UsageError: no such device, one older than this
 /// build's kernels, a precision other than bf16 and f32, or a build without CUDA. The environment's
-/// LOMU_PRODUCT_TIMING=0 keeps options.deterministic = false from measuring matrix products.
+/// LOMU_PRODUCT_TIMING=0 keeps options.deterministic = false from measuring matrix products, LOMU_CUDA_GRAPH=0 keeps
+/// micro-batches from being recorded.
 Backend make_backend(const Precision& precision, int index, const CudaOptions& options = {});
 
 }  // namespace lomu::cuda

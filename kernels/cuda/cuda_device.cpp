@@ -73,6 +73,55 @@ class CudaStorage final : public Storage {
   cudaStream_t stream_;
 };
 
+class CudaGraph final : public RecordedWork {
+ public:
+  CudaGraph(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
+  ~CudaGraph() override { cudaGraphExecDestroy(graph_); }
+  void replay() override { check(cudaGraphLaunch(graph_, stream_), "cudaGraphLaunch"); }
+
+ private:
+  cudaGraphExec_t graph_;
+  cudaStream_t stream_;
+};
+
+/// Captures a stream. Whatever goes wrong on the way is answered by null and leaves no error behind: the same work can
+/// be queued without a graph.
+class CudaRecorder final : public StreamRecorder {
+ public:
+  explicit CudaRecorder(cudaStream_t stream) : stream_(stream) {}
+
+  std::unique_ptr<RecordedWork> record(const std::function<void()>& body) override {
+    // Other threads may go on using the device (loading, checkpoints).
+    if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) != cudaSuccess) return forgive();
+    bool whole = true;
+    try {
+      body();
+    } catch (const Error&) {
+      whole = false;
+    }
+    cudaGraph_t graph = nullptr;
+    if (cudaStreamEndCapture(stream_, &graph) != cudaSuccess || !whole) {
+      if (graph != nullptr) cudaGraphDestroy(graph);
+      return forgive();
+    }
+    cudaGraphExec_t executable = nullptr;
+    const cudaError_t made = cudaGraphInstantiate(&executable, graph, 0);
+    cudaGraphDestroy(graph);
+    if (made != cudaSuccess) return forgive();
+    return std::make_unique<CudaGraph>(executable, stream_);
+  }
+
+ private:
+  static std::unique_ptr<RecordedWork> forgive() {
+    cudaGetLastError();
+    return nullptr;
+  }
+
+  cudaStream_t stream_;
+};
+
 class CudaDevice final : public Device {
  public:
   CudaDevice(int index, ProductOptions products) : products_(std::move(products)) {
@@ -110,6 +159,9 @@ class CudaDevice final : public Device {
   [[nodiscard]] bool fast_float64() const override { return fast_float64_; }
   [[nodiscard]] std::unique_ptr<MatrixProducts> make_products(Memory& memory) override {
     return make_cublaslt_products(memory, products_);
+  }
+  [[nodiscard]] std::unique_ptr<StreamRecorder> make_recorder() override {
+    return std::make_unique<CudaRecorder>(stream_);
   }
   [[nodiscard]] std::unique_ptr<AttentionGraphs> make_attention_graphs() override {
     return open_cudnn_attention(major_, minor_, stream_);

@@ -15,6 +15,7 @@
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/softmax_loss.h"
+#include "kernels/cuda/step_recordings.h"
 #include "kernels/cuda/swiglu.h"
 #include "kernels/cuda/uploads.h"
 #include "kernels/error.h"
@@ -89,7 +90,8 @@ class CudaOps final : public Ops {
         scratch_(memory),
         uploads_(memory),
         linear_(*products_, scratch_, memory, stream_),
-        must_be_library_(options.attention == AttentionChoice::kLibrary) {
+        must_be_library_(options.attention == AttentionChoice::kLibrary),
+        recordings_(options.recordings ? device.make_recorder() : nullptr, uploads_, scratch_) {
     if constexpr (std::is_same_v<T, BF16>) {
       if (options.attention != AttentionChoice::kOwn) graphs_ = device.make_attention_graphs();
       if (graphs_) library_.emplace(*graphs_, storage_, scratch_, uploads_, stream_, options.deterministic);
@@ -232,6 +234,11 @@ class CudaOps final : public Ops {
     }
   }
 
+  void run_repeatable(std::uint64_t key, std::span<const std::span<const std::int32_t>> arrays,
+                      const std::function<void()>& body) const override {
+    recordings_.run(key, arrays, body);
+  }
+
   [[nodiscard]] std::size_t scratch_bytes(const Workload& workload) const override {
     return sizes_for(workload).total() + Uploads::planned_bytes(largest_upload(workload));
   }
@@ -287,6 +294,7 @@ class CudaOps final : public Ops {
   bool must_be_library_;
   std::unique_ptr<AttentionGraphs> graphs_;
   mutable std::optional<LibraryAttention> library_;
+  mutable StepRecordings recordings_;
 };
 
 }  // namespace

@@ -23,6 +23,7 @@ struct CudaOptions {
   bool deterministic = true;
   AttentionChoice attention = AttentionChoice::kAuto;
   LinearPath linear = LinearPath::kAugmented;
+  bool recordings = true;  ///< micro-batches of a shape that comes back are replayed (step_recordings.h)
 };
 
 }  // namespace lomu::cuda

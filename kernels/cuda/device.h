@@ -8,6 +8,7 @@
 #include "kernels/cuda/attention_graphs.h"
 #include "kernels/cuda/matrix_product.h"
 #include "kernels/cuda/stream.h"
+#include "kernels/cuda/stream_recorder.h"
 #include "kernels/memory.h"
 #include "kernels/storage.h"
 
@@ -21,6 +22,8 @@ class Device {
   /// Whether float64 runs at half the rate of float32 (compute capability 8.0, 9.0, 10.0), not at 1/32 or 1/64.
   [[nodiscard]] virtual bool fast_float64() const = 0;
   [[nodiscard]] virtual std::unique_ptr<MatrixProducts> make_products(Memory& memory) = 0;
+  /// Of stream(); null: its work cannot be recorded.
+  [[nodiscard]] virtual std::unique_ptr<StreamRecorder> make_recorder() { return nullptr; }
   /// A library's attention on stream(); null where there is none.
   [[nodiscard]] virtual std::unique_ptr<AttentionGraphs> make_attention_graphs() { return nullptr; }
 };

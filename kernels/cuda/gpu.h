@@ -10,6 +10,7 @@
 #else
 #include "kernels/cuda/emulation/emu.h"
 #include "kernels/cuda/emulation/instructions.h"
+#include "kernels/cuda/emulation/recording.h"
 #define GPU_PLACE LOMU_EMU_PLACE
 #endif
 
@@ -53,6 +54,10 @@ void launch(void (*kernel)(P...), const Launch& at, std::type_identity_t<P>... a
   cudaLaunchConfig_t config{at.grid, at.block, at.shared_bytes, at.stream, nullptr, 0};
   check(cudaLaunchKernelEx(&config, kernel, args...));
 #else
+  if (emu::Recorded* recorded = emu::recording()) {
+    recorded->push_back([=] { launch<P...>(kernel, at, args...); });
+    return;
+  }
   auto one_thread = [&] { kernel(args...); };
   const auto body = [](void* f) { (*static_cast<decltype(one_thread)*>(f))(); };
   emu::run_grid(at.grid, at.block, at.shared_bytes, body, &one_thread);

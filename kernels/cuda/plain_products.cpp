@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cuda/emulation/recording.h"
 #include "kernels/cuda/matrix_product.h"
 
 namespace lomu::cuda {
@@ -42,6 +43,15 @@ void multiply(const Product& p) {
 class PlainProducts final : public MatrixProducts {
  public:
   void run(const Product& p, Stream) override {
+    if (emu::Recorded* recorded = emu::recording()) {
+      recorded->push_back([p] { multiply_any(p); });
+    } else {
+      multiply_any(p);
+    }
+  }
+
+ private:
+  static void multiply_any(const Product& p) {
     if (p.operand == DType::kF32) {
       multiply<float, float>(p);
     } else if (p.result == DType::kF32) {

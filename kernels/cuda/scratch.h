@@ -44,9 +44,12 @@ class Scratch {
     if (buffer.size() < size) {
       buffer = Buffer();
       buffer = memory_.allocate(Scope::kWorkspace, size, "operations' scratch");
+      ++generation_;
     }
     return buffer.data();
   }
+  /// Changes when a slot has moved.
+  [[nodiscard]] std::size_t generation() const { return generation_; }
   /// `sizes` by the numbers of Slot.
   void reserve(const ScratchSizes& sizes) {
     for (std::size_t i = 0; i < sizes.by_slot().size(); ++i) bytes(static_cast<Slot>(i), sizes.by_slot()[i]);
@@ -55,6 +58,7 @@ class Scratch {
  private:
   Memory& memory_;
   std::array<Buffer, static_cast<std::size_t>(Slot::kCount)> buffers_;
+  std::size_t generation_ = 0;
 };
 
 }  // namespace lomu::cuda

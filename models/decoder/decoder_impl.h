@@ -24,6 +24,10 @@ struct Decoder::Impl {
   /// Of the rows that run_head took, added in their order. Waits for a device, so backward is queued before.
   [[nodiscard]] double loss_sum() const;
   void set_dropout(const std::uint64_t* key);
+  /// The batch taken last, in arrays of the decoder's own, which stay where they are.
+  PackedBatch own_batch(const PackedBatch& batch);
+  /// A number for all that decides which operations the batch taken last queues, and with which numbers.
+  [[nodiscard]] std::uint64_t step_key(std::size_t tokens, double grad_scale) const;
 
   // backward.cpp
   void run_backward(const PackedBatch& batch, const PairHook& passed);
@@ -52,6 +56,9 @@ struct Decoder::Impl {
   const Observer no_observer;
   BlockContext unobserved;  ///< for what is computed again: observers see each tensor once
 
+  const std::uint64_t number;  ///< of this decoder in the process: no other has its buffers
+  std::vector<std::int32_t> ids;
+  std::vector<std::int32_t> positions;
   std::vector<SequenceSpan> sequences;
   std::vector<std::int32_t> supervised;  ///< tokens that predict a supervised one
   std::vector<std::int32_t> targets;     ///< what they predict

@@ -1,6 +1,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -12,6 +15,8 @@ namespace lomu {
 namespace {
 
 constexpr std::array kGroups{&LayerWeights::qkv, &LayerWeights::o, &LayerWeights::gate_up, &LayerWeights::down};
+
+std::atomic<std::uint64_t> next_number{1};
 
 double element(const Tensor& t, std::int64_t i, std::int64_t j) {
   switch (t.dtype) {
@@ -148,8 +153,20 @@ double Decoder::forward(const PackedBatch& batch, std::span<double> per_token) {
 double Decoder::forward_backward(const PackedBatch& batch, double grad_scale, std::uint64_t dropout_key,
                                  const PairHook& passed) {
   impl_->take(batch, true);
-  impl_->run_head(impl_->run_blocks(batch, &dropout_key), grad_scale, true);
-  impl_->run_backward(batch, passed);
+  const PackedBatch own = impl_->own_batch(batch);
+  const auto pass = [&] {
+    impl_->run_head(impl_->run_blocks(own, &dropout_key), grad_scale, true);
+    impl_->run_backward(own, passed);
+  };
+  // Whoever listens wants to hear it now, and a mask of dropout comes but once.
+  const bool drops = impl_->model.adapters() != nullptr && impl_->model.adapters()->dropout() > 0;
+  if (passed || impl_->observer || drops || impl_->supervised.empty()) {
+    pass();
+  } else {
+    const std::array<std::span<const std::int32_t>, 4> arrays{own.ids, own.positions, impl_->supervised,
+                                                              impl_->targets};
+    impl_->ops.run_repeatable(impl_->step_key(own.ids.size(), grad_scale), arrays, pass);
+  }
   return impl_->loss_sum();
 }
 
@@ -208,7 +225,8 @@ Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& 
       buffers(layout.plan, memory, "decoder"),
       layers(adapted.weights().layers),
       context{ops, adapted.config(), buffers.tensor(layout.cos), buffers.tensor(layout.sin), observer},
-      unobserved{ops, adapted.config(), context.cos, context.sin, no_observer} {
+      unobserved{ops, adapted.config(), context.cos, context.sin, no_observer},
+      number(next_number++) {
   if (layout.first_kept < model.config().num_layers && model.adapters()->gradients().empty()) {
     throw Error("a decoder for training needs adapters with gradients", {}, "give the AdapterSet a gradient type");
   }
@@ -216,6 +234,10 @@ Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& 
   head.bias.push_back(nullptr);
   head.adapters.emplace_back();
   fill_rope_tables(model.config(), ops.storage(), context.cos, context.sin);
+  ids.reserve(static_cast<std::size_t>(capacity.tokens));
+  positions.reserve(static_cast<std::size_t>(capacity.tokens));
+  supervised.reserve(static_cast<std::size_t>(capacity.supervised));
+  targets.reserve(static_cast<std::size_t>(capacity.supervised));
   const double dropout = model.adapters() ? model.adapters()->dropout() : 0;
   ops.reserve_scratch(workload_of(model.config(), pairs_of(model), dropout, ops, capacity));
 }
@@ -243,6 +265,28 @@ void Decoder::Impl::take(const PackedBatch& batch, bool losses) {
   if (losses && static_cast<std::int64_t>(supervised.size()) > capacity.supervised) {
     throw Error(fmt::format("{} supervised tokens in buffers for {}", supervised.size(), capacity.supervised));
   }
+}
+
+PackedBatch Decoder::Impl::own_batch(const PackedBatch& batch) {
+  ids.assign(batch.ids.begin(), batch.ids.end());
+  positions.assign(batch.positions.begin(), batch.positions.end());
+  PackedBatch own = batch;
+  own.ids = ids;
+  own.positions = positions;
+  return own;
+}
+
+std::uint64_t Decoder::Impl::step_key(std::size_t tokens, double grad_scale) const {
+  std::uint64_t key = mix64(number);
+  const auto add = [&](std::uint64_t value) { key = mix64(key + mix64(value)); };
+  add(tokens);
+  add(supervised.size());
+  add(std::bit_cast<std::uint64_t>(grad_scale));
+  for (const SequenceSpan& s : sequences) {
+    add(static_cast<std::uint64_t>(s.query_begin));
+    add(static_cast<std::uint64_t>(s.query_length));
+  }
+  return key;
 }
 
 void Decoder::Impl::set_dropout(const std::uint64_t* key) {
