@@ -100,10 +100,15 @@ class CudaRecorder final : public StreamRecorder {
       body();
     } catch (const Error&) {
       whole = false;
+    } catch (...) {
+      // A stream that went on capturing would do nothing any more.
+      if (const cudaGraph_t graph = end(); graph != nullptr) cudaGraphDestroy(graph);
+      throw;
     }
-    cudaGraph_t graph = nullptr;
-    if (cudaStreamEndCapture(stream_, &graph) != cudaSuccess || !whole) {
-      if (graph != nullptr) cudaGraphDestroy(graph);
+    const cudaGraph_t graph = end();
+    if (graph == nullptr) return forgive();
+    if (!whole) {
+      cudaGraphDestroy(graph);
       return forgive();
     }
     cudaGraphExec_t executable = nullptr;
@@ -114,6 +119,11 @@ class CudaRecorder final : public StreamRecorder {
   }
 
  private:
+  /// What was captured; null where the capture had been broken.
+  cudaGraph_t end() {
+    cudaGraph_t graph = nullptr;
+    return cudaStreamEndCapture(stream_, &graph) == cudaSuccess ? graph : nullptr;
+  }
   static std::unique_ptr<RecordedWork> forgive() {
     cudaGetLastError();
     return nullptr;
