@@ -49,7 +49,7 @@ class Adapter {
     std::int64_t state_floats = 0;
     for (const Site& s : kSites) {
       floats += layers * (s.m + s.n) * rank;
-      state_floats += layers * optimizer.state_size(s.m, s.n, rank);
+      state_floats += layers * optimizer.state_size({{}, s.m, s.n, rank});
     }
     factors_.resize(static_cast<std::size_t>(floats));
     gradients_.resize(factors_.size());
@@ -74,7 +74,7 @@ class Adapter {
         pair.right = factor + s.m * rank;
         pair.grad_left = gradient;
         pair.grad_right = gradient + s.m * rank;
-        pair.state = {state, static_cast<std::size_t>(optimizer.state_size(s.m, s.n, rank))};
+        pair.state = {state, static_cast<std::size_t>(optimizer.state_size({{}, s.m, s.n, rank}))};
         pair.left_started_zero = true;
         factor += (s.m + s.n) * rank;
         gradient += (s.m + s.n) * rank;

@@ -14,10 +14,10 @@
 namespace lomu {
 namespace {
 
-constexpr std::array<StateSlot, 4> kSlots{{{"exp_avg_left", Side::kLeft},
-                                           {"exp_avg_right", Side::kRight},
-                                           {"exp_avg_sq_left", Side::kLeft},
-                                           {"exp_avg_sq_right", Side::kRight}}};
+constexpr std::array<StateSlot, 4> kSlots{{{"exp_avg_left", Extent::kLeft},
+                                           {"exp_avg_right", Extent::kRight},
+                                           {"exp_avg_sq_left", Extent::kLeft},
+                                           {"exp_avg_sq_right", Extent::kRight}}};
 
 /// The numbers of a step that are the same for every entry.
 struct Rule {
@@ -71,8 +71,8 @@ double relative_step(double step_norm_squared, double factor_norm_squared) {
 
 PairReport step_pair(const PairView& pair, const StepInfo& info, const Rule& rule) {
   const auto state = [&](std::size_t slot) { return state_slot(pair, kSlots, slot).data(); };
-  const Half left{{pair.left, static_cast<std::size_t>(pair.m * pair.r)}, pair.grad_left, state(0), state(2)};
-  const Half right{{pair.right, static_cast<std::size_t>(pair.n * pair.r)}, pair.grad_right, state(1), state(3)};
+  const Half left{{pair.left, pair.left_size()}, pair.grad_left, state(0), state(2)};
+  const Half right{{pair.right, pair.right_size()}, pair.grad_right, state(1), state(3)};
 
   PairReport report;
   report.grad_norm_squared =
@@ -92,7 +92,7 @@ PairReport step_pair(const PairView& pair, const StepInfo& info, const Rule& rul
 
 }  // namespace
 
-std::span<const StateSlot> AdamW::state_slots() const {
+std::span<const StateSlot> AdamW::state_slots(const ParameterShape& /*shape*/) const {
   return kSlots;
 }
 

@@ -17,7 +17,7 @@
 namespace lomu {
 namespace {
 
-constexpr std::array<StateSlot, 2> kSlots{{{"momentum_left", Side::kLeft}, {"momentum_right", Side::kRight}}};
+constexpr std::array<StateSlot, 2> kSlots{{{"momentum_left", Extent::kLeft}, {"momentum_right", Extent::kRight}}};
 
 /// One factor of a pair with what moves it.
 struct Half {
@@ -157,11 +157,12 @@ PairReport step_pair(const PairView& pair, const StepInfo& info, const Optimizer
 
 }  // namespace
 
-std::span<const StateSlot> LoraMuon::state_slots() const {
+std::span<const StateSlot> LoraMuon::state_slots(const ParameterShape& /*shape*/) const {
   return kSlots;
 }
 
 void LoraMuon::check(std::span<const PairView> pairs) const {
+  refuse_dense(pairs, "lora_muon");
   check_pairs(pairs, *this);
   for (const PairView& pair : pairs) {
     const std::string where(pair.name);

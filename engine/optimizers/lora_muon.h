@@ -13,10 +13,10 @@ class LoraMuon final : public Optimizer {
   explicit LoraMuon(const OptimizerOptions& options) : options_(options) {}
 
   /// "momentum_left", "momentum_right".
-  [[nodiscard]] std::span<const StateSlot> state_slots() const override;
+  [[nodiscard]] std::span<const StateSlot> state_slots(const ParameterShape& shape) const override;
 
-  /// Besides check_pairs: refuses rank > min(m, n), where the metric of a factor has no inverse; factors that start at
-  /// zero without damping; and pairs whose factors both start at zero.
+  /// Besides check_pairs: refuses dense matrices; rank > min(m, n), where the metric of a factor has no inverse;
+  /// factors that start at zero without damping; and pairs whose factors both start at zero.
   void check(std::span<const PairView> pairs) const override;
 
   void step(std::span<const PairView> pairs, const StepInfo& info, StepReport& report) override;

@@ -15,8 +15,9 @@
 namespace lomu {
 namespace {
 
-std::int64_t slot_size(const StateSlot& slot, std::int64_t m, std::int64_t n, std::int64_t r) {
-  return (slot.side == Side::kLeft ? m : n) * r;
+std::int64_t slot_size(const StateSlot& slot, const ParameterShape& shape) {
+  const auto [rows, columns] = dimensions(slot, shape);
+  return rows * columns;
 }
 
 void require_option(bool ok, std::string_view key, double value, std::string_view rule) {
@@ -46,28 +47,38 @@ void check_options(const OptimizerOptions& o) {
 
 }  // namespace
 
+std::array<std::int64_t, 2> dimensions(const StateSlot& slot, const ParameterShape& shape) {
+  switch (slot.extent) {
+    case Extent::kLeft: return {shape.m, shape.r};
+    case Extent::kRight: return {shape.dense ? 0 : shape.r, shape.n};
+    case Extent::kRankByRank: return {shape.r, shape.r};
+    case Extent::kScalar: return {1, 1};
+  }
+  return {0, 0};
+}
+
 std::vector<double> grad_norm_squared(std::span<const PairView> pairs) {
   std::vector<double> norms(pairs.size());
 #pragma omp parallel for schedule(dynamic)
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     const PairView& pair = pairs[i];
-    norms[i] = sum_of_squares({pair.grad_left, static_cast<std::size_t>(pair.m * pair.r)}) +
-               sum_of_squares({pair.grad_right, static_cast<std::size_t>(pair.n * pair.r)});
+    norms[i] =
+        sum_of_squares({pair.grad_left, pair.left_size()}) + sum_of_squares({pair.grad_right, pair.right_size()});
   }
   return norms;
 }
 
-std::int64_t Optimizer::state_size(std::int64_t m, std::int64_t n, std::int64_t r) const {
+std::int64_t Optimizer::state_size(const ParameterShape& shape) const {
   std::int64_t size = 0;
-  for (const StateSlot& slot : state_slots()) size += slot_size(slot, m, n, r);
+  for (const StateSlot& slot : state_slots(shape)) size += slot_size(slot, shape);
   return size;
 }
 
 std::span<float> state_slot(const PairView& pair, std::span<const StateSlot> slots, std::size_t index) {
+  const ParameterShape shape = pair.shape();
   std::int64_t offset = 0;
-  for (std::size_t i = 0; i < index; ++i) offset += slot_size(slots[i], pair.m, pair.n, pair.r);
-  return pair.state.subspan(static_cast<std::size_t>(offset),
-                            static_cast<std::size_t>(slot_size(slots[index], pair.m, pair.n, pair.r)));
+  for (std::size_t i = 0; i < index; ++i) offset += slot_size(slots[i], shape);
+  return pair.state.subspan(static_cast<std::size_t>(offset), static_cast<std::size_t>(slot_size(slots[index], shape)));
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options) {
@@ -104,15 +115,30 @@ void check_pairs(std::span<const PairView> pairs, const Optimizer& optimizer) {
     if (!std::isfinite(pair.scale) || pair.scale <= 0.0) {
       throw UsageError(fmt::format("scale {:g} is not a positive number", pair.scale), where, "alpha must be positive");
     }
-    if (!pair.left || !pair.right || !pair.grad_left || !pair.grad_right) {
+    if (!pair.left || !pair.grad_left || (pair.right == nullptr) != (pair.grad_right == nullptr)) {
       throw UsageError("a factor or gradient of the pair is missing", where);
     }
-    const std::int64_t needed = optimizer.state_size(pair.m, pair.n, pair.r);
+    if (pair.dense() && (pair.r != pair.n || pair.scale != 1.0)) {
+      throw UsageError(
+          fmt::format("a dense {} x {} matrix was given rank {} and scale {:g}", pair.m, pair.n, pair.r, pair.scale),
+          where, "it has rank = columns and scale = 1");
+    }
+    const std::int64_t needed = optimizer.state_size(pair.shape());
     if (static_cast<std::int64_t>(pair.state.size()) != needed) {
       throw UsageError(
           fmt::format("the pair has {} floats of optimizer state, {} are needed", pair.state.size(), needed), where,
           "the checkpoint may be from another optimizer");
     }
+  }
+}
+
+void refuse_dense(std::span<const PairView> pairs, std::string_view optimizer) {
+  for (const PairView& pair : pairs) {
+    if (!pair.dense()) continue;
+    const std::string_view what = pair.m == 1 ? "vector" : "matrix";
+    throw UsageError(fmt::format("{} trains pairs of factors, and this is a dense {}", optimizer, what),
+                     std::string(pair.name),
+                     fmt::format("send it to {} with optimizer.groups", pair.m == 1 ? "adamw" : "adamw or muon"));
   }
 }
 

@@ -1,9 +1,11 @@
-// One step of every adapter factor: the interface the training loop sees, its options and its factory.
-// An optimizer owns no memory and knows no ranks: the engine hands it the pairs this rank owns, with their gradients
-// and state, and gets back numbers about the step. Storage is PEFT's: lora_B is the left factor P, lora_A is Q
-// transposed.
+// One step of everything that is trained: pairs of adapter factors, and dense matrices. The interface the training loop
+// sees, its options and its factory. An optimizer owns no memory and knows no ranks: the engine hands it the pairs this
+// rank owns, with their gradients and state, and gets back numbers about the step. Storage is PEFT's: lora_B is the
+// left factor P, lora_A is Q transposed.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -13,21 +15,35 @@
 
 namespace lomu {
 
-enum class Side : std::uint8_t { kLeft, kRight };
-
-/// One array of optimizer state. It has the shape and layout of the factor on its side.
-struct StateSlot {
-  std::string_view name;  ///< the name in a checkpoint, for example "momentum_left"
-  Side side = Side::kLeft;
+/// What is trained, apart from its numbers: enough to say which state it has.
+struct ParameterShape {
+  std::string_view name;  ///< of the site or tensor: "model.layers.0.self_attn.q_proj"
+  std::int64_t m = 0;     ///< rows of W (out)
+  std::int64_t n = 0;     ///< columns of W (in)
+  std::int64_t r = 0;     ///< rank of the pair; n for a dense matrix
+  bool dense = false;     ///< a matrix [m, n] by itself instead of a pair of factors; a vector has m = 1
 };
 
-/// The two factors of one site, W = W0 + scale P Q^T, and all that a step of them needs. All arrays are float32,
-/// row-major.
+/// Which shape an array of state has: that of the left factor [m, r] (of a dense matrix: the matrix), that of the right
+/// factor [r, n] (of a dense matrix: nothing), one matrix [r, r], or a single number.
+enum class Extent : std::uint8_t { kLeft, kRight, kRankByRank, kScalar };
+
+/// One array of optimizer state.
+struct StateSlot {
+  std::string_view name;  ///< the name in a checkpoint, for example "momentum_left"
+  Extent extent = Extent::kLeft;
+};
+
+/// Rows and columns of an array of state; no rows where the parameter has none of it.
+std::array<std::int64_t, 2> dimensions(const StateSlot& slot, const ParameterShape& shape);
+
+/// The two factors of one site, W = W0 + scale P Q^T, and all that a step of them needs; or a dense matrix, which is
+/// a left factor alone: left = W, right = grad_right = nullptr, r = n, scale = 1. All arrays are float32, row-major.
 struct PairView {
-  std::string_view name;              ///< of the site, for messages
+  std::string_view name;              ///< of the site, for messages and parameter groups
   std::int64_t m = 0;                 ///< rows of W (out)
   std::int64_t n = 0;                 ///< columns of W (in)
-  std::int64_t r = 0;                 ///< rank of the pair
+  std::int64_t r = 0;                 ///< rank of the pair; n for a dense matrix
   double scale = 1.0;                 ///< alpha / r, or whatever multiplies the product
   float* left = nullptr;              ///< P: [m, r], PEFT's lora_B
   float* right = nullptr;             ///< Q^T: [r, n], PEFT's lora_A
@@ -36,6 +52,12 @@ struct PairView {
   std::span<float> state;             ///< Optimizer::state_size floats, all zero before the first step
   bool left_started_zero = false;     ///< a property of the run, kept over a resume: P was zero at step 1
   bool right_started_zero = false;    ///< likewise Q
+
+  [[nodiscard]] bool dense() const { return right == nullptr && grad_right == nullptr; }
+  [[nodiscard]] ParameterShape shape() const { return {name, m, n, r, dense()}; }
+  /// Entries of the left factor, or of the dense matrix; of the right factor, none for a dense matrix.
+  [[nodiscard]] std::size_t left_size() const { return static_cast<std::size_t>(m * r); }
+  [[nodiscard]] std::size_t right_size() const { return dense() ? 0 : static_cast<std::size_t>(n * r); }
 };
 
 /// What the trainer knows about a step.
@@ -60,18 +82,18 @@ struct StepReport {
   std::vector<PairReport> pairs;
 };
 
-/// Squared Frobenius norm of each pair's two gradients, in double and in a fixed order. Results: one per pair.
+/// Squared Frobenius norm of each pair's gradients, in double and in a fixed order. Results: one per pair.
 /// A NaN or infinity in a gradient shows as a non-finite result of its pair.
 std::vector<double> grad_norm_squared(std::span<const PairView> pairs);
 
-/// Steps pairs of factors. Implementations are deterministic: the same input gives the same bits for any number of
-/// threads and whatever other pairs are in the call.
+/// Steps pairs of factors, dense matrices, or both. Implementations are deterministic: the same input gives the same
+/// bits for any number of threads and whatever other pairs are in the call.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
 
-  /// The arrays of state a pair has, in the order they lie in PairView::state.
-  [[nodiscard]] virtual std::span<const StateSlot> state_slots() const = 0;
+  /// The arrays of state a parameter has, in the order they lie in PairView::state.
+  [[nodiscard]] virtual std::span<const StateSlot> state_slots(const ParameterShape& shape) const = 0;
 
   /// Refuses, by name, a pair this optimizer cannot train (UsageError). Call it once before step 1; step() calls it
   /// too.
@@ -82,8 +104,8 @@ class Optimizer {
   /// others may have moved, so a run must not go on from there.
   virtual void step(std::span<const PairView> pairs, const StepInfo& info, StepReport& report) = 0;
 
-  /// Floats of state of one pair.
-  [[nodiscard]] std::int64_t state_size(std::int64_t m, std::int64_t n, std::int64_t r) const;
+  /// Floats of state of one parameter.
+  [[nodiscard]] std::int64_t state_size(const ParameterShape& shape) const;
 };
 
 /// The part of a pair's state that is slot number `index` of `slots`. Works on views of const and mutable floats.
@@ -128,8 +150,11 @@ double clip_factor(double max_grad_norm, const StepInfo& info);
 /// more.
 void check_learning_rate(const StepInfo& info, double weight_decay);
 
-/// What every optimizer asks of its pairs: positive shapes, no null array, state of the right size, a finite positive
-/// scale.
+/// What every optimizer asks of its pairs: positive shapes, no missing array, state of the right size, a finite
+/// positive scale; of a dense matrix, r = n and scale = 1. UsageError naming the pair.
 void check_pairs(std::span<const PairView> pairs, const Optimizer& optimizer);
+
+/// Refuses (UsageError) a dense matrix, or a vector, by name: for optimizers of pairs.
+void refuse_dense(std::span<const PairView> pairs, std::string_view optimizer);
 
 }  // namespace lomu

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "engine/train/sharded_step.h"
 #include "kernels/error.h"
 #include "models/files/atomic_file.h"
 #include "models/files/hashing.h"
@@ -52,27 +53,44 @@ struct Array {
   std::span<const float> values;
 };
 
-std::vector<std::int64_t> shape_of(const PairInfo& p, Side side) {
-  return side == Side::kLeft ? std::vector<std::int64_t>{p.out, p.rank} : std::vector<std::int64_t>{p.rank, p.in};
+std::vector<std::int64_t> left_shape(const PairInfo& p) {
+  return {p.out, p.rank};
+}
+std::vector<std::int64_t> right_shape(const PairInfo& p) {
+  return {p.rank, p.in};
 }
 
-std::int64_t product(const std::vector<std::int64_t>& shape) {
-  return shape[0] * shape[1];
+/// An array of state of one pair, and where it begins in the pair's state.
+struct StateArray {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::size_t offset = 0;
+  std::size_t size = 0;
+};
+
+std::vector<StateArray> state_arrays(const PairInfo& p, const Optimizer& optimizer) {
+  std::vector<StateArray> arrays;
+  const ParameterShape shape = parameter_shape(p);
+  std::size_t offset = 0;
+  for (const StateSlot& slot : optimizer.state_slots(shape)) {
+    const auto [rows, columns] = dimensions(slot, shape);
+    const auto size = static_cast<std::size_t>(rows * columns);
+    if (size > 0) arrays.push_back({fmt::format("{}.{}", p.name, slot.name), {rows, columns}, offset, size});
+    offset += size;
+  }
+  return arrays;
 }
 
-std::vector<Array> arrays_of(const AdapterSet& adapters, std::span<const StateSlot> slots,
+std::vector<Array> arrays_of(const AdapterSet& adapters, const Optimizer& optimizer,
                              const std::vector<std::vector<float>>& state) {
   std::vector<Array> arrays;
   for (std::size_t i = 0; i < adapters.pairs().size(); ++i) {
     const PairInfo& p = adapters.pairs()[i];
-    arrays.push_back({p.name + ".lora_A", shape_of(p, Side::kRight), adapters.a(p)});
-    arrays.push_back({p.name + ".lora_B", shape_of(p, Side::kLeft), adapters.b(p)});
-    std::size_t offset = 0;
-    for (const StateSlot& slot : slots) {
-      const auto shape = shape_of(p, slot.side);
-      const auto count = static_cast<std::size_t>(product(shape));
-      arrays.push_back({fmt::format("{}.{}", p.name, slot.name), shape, std::span(state[i]).subspan(offset, count)});
-      offset += count;
+    arrays.push_back({p.name + ".lora_A", right_shape(p), adapters.a(p)});
+    arrays.push_back({p.name + ".lora_B", left_shape(p), adapters.b(p)});
+    for (StateArray& array : state_arrays(p, optimizer)) {
+      const auto values = std::span(state[i]).subspan(array.offset, array.size);
+      arrays.push_back({std::move(array.name), std::move(array.shape), values});
     }
   }
   return arrays;
@@ -101,10 +119,10 @@ nlohmann::json read_json(const fs::path& file) {
 }  // namespace
 
 void write_checkpoint(const fs::path& folder, const CheckpointHead& head, const AdapterSet& adapters,
-                      std::span<const StateSlot> slots, const std::vector<std::vector<float>>& state,
+                      const Optimizer& optimizer, const std::vector<std::vector<float>>& state,
                       const std::string& base_model, const ModelConfig& config) {
   AtomicFolder target(folder / fmt::format("{}{:08}", kPrefix, head.step), IfExists::kReplace);
-  write_state(target.path() / "state.safetensors", arrays_of(adapters, slots, state));
+  write_state(target.path() / "state.safetensors", arrays_of(adapters, optimizer, state));
   write_peft_adapter(target.path() / "adapter", adapters.to_file(base_model), config);
   const nlohmann::ordered_json description = {{"format", kFormat},
                                               {"step", head.step},
@@ -128,7 +146,7 @@ std::optional<fs::path> newest_checkpoint(const fs::path& folder) {
   return all.front();
 }
 
-LoadedCheckpoint read_checkpoint(const fs::path& checkpoint, AdapterSet& adapters, std::span<const StateSlot> slots) {
+LoadedCheckpoint read_checkpoint(const fs::path& checkpoint, AdapterSet& adapters, const Optimizer& optimizer) {
   LoadedCheckpoint loaded;
   const fs::path description = checkpoint / "checkpoint.json";
   const fs::path state_file = checkpoint / "state.safetensors";
@@ -163,14 +181,11 @@ LoadedCheckpoint read_checkpoint(const fs::path& checkpoint, AdapterSet& adapter
     file.read_f32(name, out);
   };
   for (const PairInfo& p : adapters.pairs()) {
-    read(p.name + ".lora_A", shape_of(p, Side::kRight), adapters.a(p));
-    read(p.name + ".lora_B", shape_of(p, Side::kLeft), adapters.b(p));
-    std::vector<float> state;
-    for (const StateSlot& slot : slots) {
-      const auto shape = shape_of(p, slot.side);
-      const std::size_t offset = state.size();
-      state.resize(offset + static_cast<std::size_t>(product(shape)));
-      read(fmt::format("{}.{}", p.name, slot.name), shape, std::span(state).subspan(offset));
+    read(p.name + ".lora_A", right_shape(p), adapters.a(p));
+    read(p.name + ".lora_B", left_shape(p), adapters.b(p));
+    std::vector<float> state(static_cast<std::size_t>(optimizer.state_size(parameter_shape(p))));
+    for (const StateArray& array : state_arrays(p, optimizer)) {
+      read(array.name, array.shape, std::span(state).subspan(array.offset, array.size));
     }
     loaded.state.push_back(std::move(state));
   }

@@ -30,10 +30,10 @@ struct CheckpointHead {
   bool left_started_zero = true;
 };
 
-/// Writes step-N under `folder` and removes all but the newest two. state[i]: of pair i, slots one after another.
+/// Writes step-N under `folder` and removes all but the newest two. state[i]: of pair i, its slots one after another.
 /// Throws FileError.
 void write_checkpoint(const std::filesystem::path& folder, const CheckpointHead& head, const AdapterSet& adapters,
-                      std::span<const StateSlot> slots, const std::vector<std::vector<float>>& state,
+                      const Optimizer& optimizer, const std::vector<std::vector<float>>& state,
                       const std::string& base_model, const ModelConfig& config);
 
 /// The newest whole checkpoint under `folder`; nothing if there is none.
@@ -46,6 +46,6 @@ struct LoadedCheckpoint {
   std::vector<std::vector<float>> state;
 };
 LoadedCheckpoint read_checkpoint(const std::filesystem::path& checkpoint, AdapterSet& adapters,
-                                 std::span<const StateSlot> slots);
+                                 const Optimizer& optimizer);
 
 }  // namespace lomu

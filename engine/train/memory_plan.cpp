@@ -24,7 +24,7 @@ std::size_t optimizer_bytes(const config::TrainConfig& job, std::span<const Pair
   const OptimizerOptions options = optimizer_options(job);
   const auto optimizer = make_optimizer(options);
   std::size_t floats = 0;
-  for (const PairInfo& p : pairs) floats += static_cast<std::size_t>(optimizer->state_size(p.out, p.in, p.rank));
+  for (const PairInfo& p : pairs) floats += static_cast<std::size_t>(optimizer->state_size(parameter_shape(p)));
   const bool zero = job.adapter.init == config::AdapterInit::kZero;
   const std::size_t tables = steps == nullptr ? 0 : device_optimizer_bytes(*steps, options, pairs, zero);
   return floats * sizeof(float) + tables;

@@ -20,6 +20,10 @@ std::vector<PairShape> pair_shapes(const AdapterSet& adapters) {
   return shapes;
 }
 
+ParameterShape parameter_shape(const PairInfo& pair) {
+  return {pair.name, pair.out, pair.in, pair.rank};
+}
+
 ShardedStep::ShardedStep(const OptimizerOptions& options, AdaptedModel& model, ShardPlan shards, Communicator& comm)
     : model_(model),
       comm_(comm),
@@ -31,8 +35,7 @@ ShardedStep::ShardedStep(const OptimizerOptions& options, AdaptedModel& model, S
 std::size_t ShardedStep::owned_state_size() const {
   std::size_t size = 0;
   for (std::size_t i = 0; i < owned().size(); ++i) {
-    const PairInfo& p = owned_pair(i);
-    size += static_cast<std::size_t>(optimizer_->state_size(p.out, p.in, p.rank));
+    size += static_cast<std::size_t>(optimizer_->state_size(parameter_shape(owned_pair(i))));
   }
   return size;
 }
@@ -52,7 +55,7 @@ std::vector<PairView> ShardedStep::views(float* factors, const float* gradients,
     view.right = factors + p.offset_a;
     view.grad_left = gradients + p.offset_b;
     view.grad_right = gradients + p.offset_a;
-    view.state = {state, static_cast<std::size_t>(optimizer_->state_size(p.out, p.in, p.rank))};
+    view.state = {state, static_cast<std::size_t>(optimizer_->state_size(parameter_shape(p)))};
     state += view.state.size();
     view.left_started_zero = left_started_zero;
   }
@@ -129,7 +132,7 @@ std::vector<std::vector<float>> ShardedStep::gather_state() {
   std::vector<std::vector<float>> all(pairs.size());
   std::size_t next_owned = 0;
   for (std::size_t i = 0; i < pairs.size(); ++i) {
-    all[i].resize(static_cast<std::size_t>(optimizer_->state_size(pairs[i].out, pairs[i].in, pairs[i].rank)));
+    all[i].resize(static_cast<std::size_t>(optimizer_->state_size(parameter_shape(pairs[i]))));
     if (shards_.owner[i] == comm_.rank()) fetch_state(next_owned++, all[i]);
     comm_.broadcast(std::as_writable_bytes(std::span(all[i])), shards_.owner[i], "optimizer state");
   }
@@ -140,7 +143,7 @@ void ShardedStep::restore_state(const std::vector<std::vector<float>>& all) {
   for (std::size_t i = 0; i < owned().size(); ++i) {
     const PairInfo& p = owned_pair(i);
     const std::vector<float>& saved = all[owned()[i]];
-    const auto expected = static_cast<std::size_t>(optimizer_->state_size(p.out, p.in, p.rank));
+    const auto expected = static_cast<std::size_t>(optimizer_->state_size(parameter_shape(p)));
     if (saved.size() != expected) {
       throw FormatError(fmt::format("optimizer state of {} floats where {} belong", saved.size(), expected), p.name);
     }

@@ -32,6 +32,9 @@ struct StepTotals {
 /// The pairs' shapes, and where they lie in a flat buffer.
 std::vector<PairShape> pair_shapes(const AdapterSet& adapters);
 
+/// A pair as an optimizer's state goes by it.
+ParameterShape parameter_shape(const PairInfo& pair);
+
 class ShardedStep {
  public:
   virtual ~ShardedStep() = default;
@@ -64,7 +67,7 @@ class ShardedStep {
 
   // ---- for checkpoints ---------------------------------------------------------------------------------------------
 
-  [[nodiscard]] std::span<const StateSlot> state_slots() const { return optimizer_->state_slots(); }
+  [[nodiscard]] const Optimizer& optimizer() const { return *optimizer_; }
   /// State of every pair, in pair order, gathered to every rank. Collective.
   [[nodiscard]] std::vector<std::vector<float>> gather_state();
   /// Puts back the state of the pairs this rank owns. Throws FormatError when a size is wrong.

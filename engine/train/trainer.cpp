@@ -181,7 +181,7 @@ void Run::restore() {
           throw UsageError("the run has no checkpoint yet", config_.output.dir.string(),
                            "start it anew with output.overwrite=true");
         }
-        LoadedCheckpoint read = read_checkpoint(*newest, adapters_, sharded_->state_slots());
+        LoadedCheckpoint read = read_checkpoint(*newest, adapters_, sharded_->optimizer());
         const auto differs = [&](std::string_view what) {
           throw UsageError(fmt::format("the checkpoint was made with {}", what), newest->string(),
                            "resume with the configuration in config.yaml of the run, or start a new one");
@@ -290,7 +290,7 @@ void Run::save(std::int64_t step) {
         head.model = session_.files().fingerprint();
         head.job = job_hash(config_, session_.ops().precision());
         head.left_started_zero = started_zero_;
-        write_checkpoint(folder_->checkpoints(), head, adapters_, sharded_->state_slots(), state, base_model(),
+        write_checkpoint(folder_->checkpoints(), head, adapters_, sharded_->optimizer(), state, base_model(),
                          session_.config());
       },
       "writing a checkpoint");

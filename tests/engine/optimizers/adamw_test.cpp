@@ -62,6 +62,25 @@ TEST(AdamW, FollowsAPlainImplementation) {
   EXPECT_LT(largest_difference(pair.right, right.x), 3e-7);
 }
 
+TEST(AdamW, StepsDenseMatricesAndVectorsLikeAFactor) {
+  std::mt19937_64 random(55);
+  for (const std::int64_t rows : {1, 31}) {
+    OwnedPair matrix = random_matrix(random, rows, 67);
+    const OptimizerOptions options = adamw_options();
+    const auto optimizer = make_optimizer(options);
+    matrix.give_state(*optimizer);
+    EXPECT_EQ(matrix.state.size(), static_cast<std::size_t>(2 * rows * 67));
+    PlainAdamW plain(matrix.left);
+    for (int t = 1; t <= 5; ++t) {
+      matrix.grad_left = random_matrix(random, rows, 67).grad_left;
+      plain.step(matrix.grad_left, 1.0, options.lr, t, options);
+      const StepReport report = step_once(*optimizer, matrix, {t, options.lr, {}});
+      EXPECT_EQ(report.pairs[0].relative_step_right, 0.0);
+    }
+    EXPECT_LT(largest_difference(matrix.left, plain.x), 3e-7);
+  }
+}
+
 TEST(AdamW, ClipsByTheNormItIsGiven) {
   std::mt19937_64 random(52);
   OwnedPair pair = random_pair(random, 20, 30, 3);

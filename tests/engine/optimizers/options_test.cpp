@@ -1,7 +1,9 @@
 // Options that cannot work are refused by name before anything runs, and state is described for checkpoints.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <string>
 
 #include "engine/optimizers/optimizer.h"
 #include "kernels/error.h"
@@ -39,18 +41,69 @@ TEST(OptimizerState, SlotsLieOneAfterTheOther) {
   OptimizerOptions options;
   options.name = OptimizerKind::kAdamW;
   const auto adamw = make_optimizer(options);
-  EXPECT_EQ(adamw->state_size(5, 3, 2), 2 * (10 + 6));
+  EXPECT_EQ(adamw->state_size({{}, 5, 3, 2}), 2 * (10 + 6));
   OwnedPair pair(5, 3, 2);
   pair.give_state(*adamw);
   const PairView view = pair.view();
-  EXPECT_EQ(state_slot(view, adamw->state_slots(), 1).data(), pair.state.data() + 10);
-  EXPECT_EQ(state_slot(view, adamw->state_slots(), 1).size(), 6u);
-  EXPECT_EQ(state_slot(view, adamw->state_slots(), 3).data(), pair.state.data() + 26);
-  EXPECT_EQ(adamw->state_slots()[2].name, "exp_avg_sq_left");
+  EXPECT_EQ(state_slot(view, adamw->state_slots(view.shape()), 1).data(), pair.state.data() + 10);
+  EXPECT_EQ(state_slot(view, adamw->state_slots(view.shape()), 1).size(), 6u);
+  EXPECT_EQ(state_slot(view, adamw->state_slots(view.shape()), 3).data(), pair.state.data() + 26);
+  EXPECT_EQ(adamw->state_slots(view.shape())[2].name, "exp_avg_sq_left");
 
   const auto muon = make_optimizer({});
-  EXPECT_EQ(muon->state_size(5, 3, 2), 16);
-  EXPECT_EQ(muon->state_slots()[1].name, "momentum_right");
+  EXPECT_EQ(muon->state_size({{}, 5, 3, 2}), 16);
+  EXPECT_EQ(muon->state_slots(view.shape())[1].name, "momentum_right");
+}
+
+TEST(OptimizerState, ADenseMatrixHasNothingOnTheRight) {
+  const ParameterShape matrix{"lm_head", 5, 3, 3, true};
+  using Dimensions = std::array<std::int64_t, 2>;
+  EXPECT_EQ(dimensions({"a", Extent::kLeft}, matrix), (Dimensions{5, 3}));
+  EXPECT_EQ(dimensions({"a", Extent::kRight}, matrix), (Dimensions{0, 3}));
+  EXPECT_EQ(dimensions({"a", Extent::kScalar}, matrix), (Dimensions{1, 1}));
+  EXPECT_EQ(dimensions({"a", Extent::kRankByRank}, {"q", 5, 3, 2}), (Dimensions{2, 2}));
+  EXPECT_EQ(dimensions({"a", Extent::kRight}, {"q", 5, 3, 2}), (Dimensions{2, 3}));
+}
+
+TEST(DenseMatrix, CountsItsOneGradient) {
+  std::mt19937_64 random(73);
+  OwnedPair matrix = random_matrix(random, 7, 5);
+  const PairView view = matrix.view();
+  EXPECT_NEAR(grad_norm_squared({&view, 1})[0], std::pow(Dense(matrix.grad_left.data(), 7, 5).norm(), 2), 1e-20);
+}
+
+TEST(DenseMatrix, IsRefusedByLoraMuonWithAWayOut) {
+  std::mt19937_64 random(74);
+  for (const std::int64_t rows : {1, 7}) {
+    OwnedPair matrix = random_matrix(random, rows, 5);
+    try {
+      step_once(*make_optimizer({}), matrix, {1, 0.02, {}});
+      FAIL() << "a dense matrix was taken for a pair";
+    } catch (const UsageError& error) {
+      EXPECT_EQ(error.where(), matrix.name);
+      EXPECT_NE(std::string(error.what()).find(rows == 1 ? "dense vector" : "dense matrix"), std::string::npos);
+      EXPECT_NE(error.hint().find("optimizer.groups"), std::string::npos);
+    }
+  }
+}
+
+TEST(DenseMatrix, OfAWrongShapeOrHalfAPairIsRefused) {
+  std::mt19937_64 random(75);
+  OptimizerOptions options;
+  options.name = OptimizerKind::kAdamW;
+  const auto optimizer = make_optimizer(options);
+  OwnedPair matrix = random_matrix(random, 7, 5);
+  matrix.give_state(*optimizer);
+  const auto refused = [&](auto change) {
+    PairView view = matrix.view();
+    change(view);
+    EXPECT_THROW(optimizer->check({&view, 1}), UsageError);
+  };
+  refused([](PairView& view) { view.r = 4; });
+  refused([](PairView& view) { view.scale = 2.0; });
+  refused([](PairView& view) { view.right = view.left; });
+  refused([](PairView& view) { view.grad_right = view.grad_left; });
+  refused([](PairView& view) { view.grad_left = nullptr; });
 }
 
 TEST(OptimizerState, OfAnotherOptimizerIsRefused) {

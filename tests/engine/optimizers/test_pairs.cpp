@@ -18,8 +18,13 @@ OwnedPair::OwnedPair(std::int64_t rows, std::int64_t columns, std::int64_t rank)
   grad_right = right;
 }
 
+OwnedPair::OwnedPair(std::int64_t rows, std::int64_t columns) : m(rows), n(columns), r(columns), dense(true) {
+  left.resize(static_cast<std::size_t>(m * n));
+  grad_left = left;
+}
+
 void OwnedPair::give_state(const Optimizer& optimizer) {
-  state.assign(static_cast<std::size_t>(optimizer.state_size(m, n, r)), 0.0f);
+  state.assign(static_cast<std::size_t>(optimizer.state_size({name, m, n, r, dense})), 0.0f);
 }
 
 PairView OwnedPair::view() {
@@ -30,9 +35,9 @@ PairView OwnedPair::view() {
   v.r = r;
   v.scale = scale;
   v.left = left.data();
-  v.right = right.data();
+  v.right = dense ? nullptr : right.data();
   v.grad_left = grad_left.data();
-  v.grad_right = grad_right.data();
+  v.grad_right = dense ? nullptr : grad_right.data();
   v.state = state;
   v.left_started_zero = left_started_zero;
   v.right_started_zero = right_started_zero;
@@ -69,6 +74,13 @@ OwnedPair random_pair(std::mt19937_64& random, std::int64_t m, std::int64_t n, s
   set_right(p, random_dense(random, n, r, 0.1));
   set_gradients(p, random_dense(random, m, r, 1e-4), random_dense(random, n, r, 1e-4));
   set_momenta(p, random_dense(random, m, r, 1e-4), random_dense(random, n, r, 1e-4));
+  return p;
+}
+
+OwnedPair random_matrix(std::mt19937_64& random, std::int64_t m, std::int64_t n) {
+  OwnedPair p(m, n);
+  set(p.left, random_dense(random, m, n, 0.1));
+  set(p.grad_left, random_dense(random, m, n, 1e-4));
   return p;
 }
 

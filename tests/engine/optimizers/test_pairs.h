@@ -22,7 +22,11 @@ struct OwnedPair {
   bool left_started_zero = false;
   bool right_started_zero = false;
 
+  bool dense = false;  ///< the left arrays are a matrix [m, n], the right ones are empty
+
   OwnedPair(std::int64_t rows, std::int64_t columns, std::int64_t rank);
+  /// A dense matrix.
+  OwnedPair(std::int64_t rows, std::int64_t columns);
 
   /// Sizes the state for this optimizer, all zero.
   void give_state(const Optimizer& optimizer);
@@ -40,6 +44,9 @@ void set_momenta(OwnedPair& p, const Dense& left, const Dense& right);
 
 /// A pair with random factors of the size training has, momenta and gradients.
 OwnedPair random_pair(std::mt19937_64& random, std::int64_t m, std::int64_t n, std::int64_t r);
+
+/// A random dense matrix with a gradient.
+OwnedPair random_matrix(std::mt19937_64& random, std::int64_t m, std::int64_t n);
 
 /// The step that `options` would make of this pair, as a problem for the reference.
 ReferenceProblem problem_of(const OwnedPair& p, const OptimizerOptions& options);
