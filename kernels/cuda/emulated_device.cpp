@@ -45,6 +45,13 @@ class EmulatedStorage final : public Storage {
   }
 };
 
+class EmulatedProducts final : public MatrixProducts {
+ public:
+  void run(const Product& product, Stream) override {
+    queue([product] { multiply_plainly(product); });
+  }
+};
+
 class EmulatedWork final : public RecordedWork {
  public:
   explicit EmulatedWork(emu::Recorded recorded) : recorded_(std::move(recorded)) {}
@@ -81,7 +88,9 @@ class EmulatedDevice final : public Device {
   [[nodiscard]] Storage& storage() override { return storage_; }
   [[nodiscard]] Stream stream() const override { return nullptr; }
   [[nodiscard]] bool fast_float64() const override { return true; }
-  [[nodiscard]] std::unique_ptr<MatrixProducts> make_products(Memory&) override { return make_plain_products(); }
+  [[nodiscard]] std::unique_ptr<MatrixProducts> make_products(Memory&) override {
+    return std::make_unique<EmulatedProducts>();
+  }
   [[nodiscard]] std::unique_ptr<StreamRecorder> make_recorder() override {
     return std::make_unique<EmulatedRecorder>();
   }

@@ -49,8 +49,9 @@ class MatrixProducts {
   virtual void run(const Product& product, Stream stream) = 0;
 };
 
-/// Sums in k order, in f32 from exact products: what emulation uses, and the check of the other.
-std::unique_ptr<MatrixProducts> make_plain_products();
+/// The product by loops on the host: sums in k order, in f32 from exact products. What emulation uses, and the check of
+/// the library.
+void multiply_plainly(const Product& product);
 
 /// How cuBLASLt's algorithms are chosen. Either way the sums of an algorithm have a fixed order.
 struct ProductOptions {

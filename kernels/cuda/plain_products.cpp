@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cuda/emulation/recording.h"
 #include "kernels/cuda/matrix_product.h"
 
 namespace lomu::cuda {
@@ -40,32 +39,16 @@ void multiply(const Product& p) {
   }
 }
 
-class PlainProducts final : public MatrixProducts {
- public:
-  void run(const Product& p, Stream) override {
-    if (emu::Recorded* recorded = emu::recording()) {
-      recorded->push_back([p] { multiply_any(p); });
-    } else {
-      multiply_any(p);
-    }
-  }
-
- private:
-  static void multiply_any(const Product& p) {
-    if (p.operand == DType::kF32) {
-      multiply<float, float>(p);
-    } else if (p.result == DType::kF32) {
-      multiply<BF16, float>(p);
-    } else {
-      multiply<BF16, BF16>(p);
-    }
-  }
-};
-
 }  // namespace
 
-std::unique_ptr<MatrixProducts> make_plain_products() {
-  return std::make_unique<PlainProducts>();
+void multiply_plainly(const Product& p) {
+  if (p.operand == DType::kF32) {
+    multiply<float, float>(p);
+  } else if (p.result == DType::kF32) {
+    multiply<BF16, float>(p);
+  } else {
+    multiply<BF16, BF16>(p);
+  }
 }
 
 }  // namespace lomu::cuda
