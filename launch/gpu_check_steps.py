@@ -1,12 +1,20 @@
 """Steps of launch/gpu-check: each with a time limit, one after the other whatever becomes of them, their output in a log
 each, their results in one JSON file that is whole after every step."""
 
+import glob
 import json
 import os
 import pathlib
 import signal
+import site
 import subprocess
 import time
+
+
+def package_folders(name):
+    """Folders of this name (lib, bin) of NVIDIA's packages for this Python."""
+    return [folder for packages in site.getsitepackages() + [site.getusersitepackages()]
+            for folder in sorted(glob.glob(f"{packages}/nvidia/*/{name}")) if os.path.isdir(folder)]
 
 
 class Failed(Exception):

@@ -18,6 +18,7 @@ sys.dont_write_bytecode = True
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
 sys.path.insert(0, str(LAUNCH))
 
+import gpu_check_sanitizer as sanitizer  # noqa: E402
 import gpu_check_training as training  # noqa: E402
 from gpu_check_steps import Check, Failed, Skipped  # noqa: E402
 
@@ -129,6 +130,68 @@ class TrainingTest(InFolder):
             self.assertEqual(training.differences(base, self.run_of(name, losses, numbers, tensor))["loss"], math.inf)
         for name, numbers, tensor in (("nans", [3.0, math.nan], "a"), ("names", [3.0, 4.0], "b")):
             self.assertEqual(training.differences(base, self.run_of(name, [2.0, 1.0], numbers, tensor))["adapter"], math.inf)
+
+
+class SanitizerTest(InFolder):
+    """Reports of compute-sanitizer, by a program that prints them."""
+
+    CLEAN = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
+    WRONG = ("========= COMPUTE-SANITIZER\n========= Invalid __global__ read of size 4 bytes\n=========     at kernel+0x70\n"
+             "========= ERROR SUMMARY: 3 errors\n")
+
+    def step(self, tool, reports, limit=20.0):
+        """Watches one command for each report: name -> what the tool prints, or a script."""
+        program = self.folder / "compute-sanitizer"
+        program.write_text('#!/bin/sh\necho "$@" >>"$0.asked"\nenv | grep ^LOMU_ >>"$0.asked"\n'
+                           'for last in "$@"; do :; done\n. "$last"\n')
+        program.chmod(0o755)
+        commands = {}
+        for name, report in reports.items():
+            script = self.folder / name
+            script.write_text(report if report.startswith("#") else
+                              f"cat <<'END'\n{report}END\nexit {0 if ' 0 ' in report else 9}\n")
+            commands[name] = [script]
+        check = Check(self.folder / "out", 1.0, dict(os.environ))
+        with contextlib.redirect_stdout(io.StringIO()):
+            step = check.step(tool, limit, lambda shell: sanitizer.run(shell, program, tool, commands))
+        return step, (self.folder / "compute-sanitizer.asked").read_text()
+
+    def test_a_clean_run_names_what_was_watched(self):
+        step, asked = self.step("memcheck", {"verify": self.CLEAN, "tests": self.CLEAN})
+        self.assertEqual((step["status"], step["result"]), ("pass", "nothing found in verify, tests"))
+        self.assertIn("--tool memcheck --error-exitcode 9 ", asked)
+        self.assertIn("LOMU_SEPARATE_BLOCKS=1", asked)
+        log = (self.folder / "out" / step["log"]).read_text()
+        self.assertEqual(log.count("ERROR SUMMARY: 0 errors"), 2)
+
+    def test_a_finding_fails_and_the_rest_is_watched_all_the_same(self):
+        step, asked = self.step("synccheck", {"first": self.WRONG, "second": self.CLEAN})
+        self.assertEqual(step["status"], "FAIL")
+        self.assertEqual(step["result"], "first: 3, the first: Invalid __global__ read of size 4 bytes")
+        self.assertEqual(asked.count("--tool synccheck"), 2)
+        self.assertNotIn("LOMU_SEPARATE_BLOCKS", asked)
+
+    def test_hazards_are_counted_too(self):
+        clean = "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n"
+        self.assertEqual(self.step("racecheck", {"tests": clean})[0]["status"], "pass")
+        warned = ("========= Warning: Race reported between Read access and Write access\n"
+                  "========= RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)\n")
+        step, _ = self.step("racecheck", {"tests": warned})
+        self.assertEqual(step["status"], "FAIL")
+        self.assertIn("tests: 1, the first: Warning: Race", step["result"])
+
+    def test_a_report_without_a_count_and_tests_that_fail_are_failures(self):
+        step, _ = self.step("memcheck", {"tests": "# nothing\nexit 0\n", "others": "# a test fails\nexit 1\n"})
+        self.assertEqual(step["status"], "FAIL")
+        self.assertIn("tests: compute-sanitizer counts nothing", step["result"])
+        self.assertIn("others: compute-sanitizer: exit code 1", step["result"])
+
+    def test_what_the_time_does_not_suffice_for_is_named(self):
+        slow = "# slow\nsleep 60\n"
+        step, _ = self.step("memcheck", {"verify": self.CLEAN, "slow": slow, "last": self.CLEAN}, limit=1.0)
+        self.assertEqual(step["status"], "short")
+        self.assertIn("nothing found in verify; no time for slow, last", step["result"])
+        self.assertEqual(self.step("memcheck", {"slow": slow}, limit=0.5)[0]["status"], "timeout")
 
 
 class WholeTest(InFolder):

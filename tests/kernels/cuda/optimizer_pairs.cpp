@@ -69,9 +69,9 @@ std::vector<cuda::LoraMuonHalfReport> lora_muon_on_device(const std::vector<cuda
   const cuda::LoraMuonPlan plan(pairs, options);
   Bytes table(plan.table());
   Bytes workspace(plan.workspace_bytes(), kNaN);
-  const cuda::LoraMuonStep step{lr};
+  const std::vector<cuda::LoraMuonStep> step{{lr}};  // not a local variable, which a device would not see
   const std::vector<double> norms = gradient_norms_on_device(pairs);
-  plan.step(table.data(), workspace.data(), &step, &norms.back(), nullptr);
+  plan.step(table.data(), workspace.data(), step.data(), &norms.back(), nullptr);
   if (balance) plan.balance(table.data(), workspace.data(), nullptr);
   return reports_in<cuda::LoraMuonHalfReport>(workspace, plan.reports_offset(), plan.report_count());
 }
@@ -88,9 +88,9 @@ std::vector<cuda::AdamwHalfReport> adamw_on_device(const std::vector<cuda::PairD
   const cuda::AdamwPlan plan(pairs, options);
   Bytes table(plan.table());
   Bytes workspace(plan.workspace_bytes(), 0);
-  const cuda::AdamwStep step = adamw_step(options, lr, t);
+  const std::vector<cuda::AdamwStep> step{adamw_step(options, lr, t)};
   const std::vector<double> norms = gradient_norms_on_device(pairs);
-  plan.step(table.data(), workspace.data(), &step, &norms.back(), nullptr);
+  plan.step(table.data(), workspace.data(), step.data(), &norms.back(), nullptr);
   return reports_in<cuda::AdamwHalfReport>(workspace, plan.reports_offset(), plan.report_count());
 }
 

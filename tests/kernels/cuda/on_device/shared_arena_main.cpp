@@ -4,17 +4,21 @@
 //
 // A test must not hand a kernel the address of a local variable: that is memory of the host alone.
 //
-// Not for what emulation alone can show: schedules (one here), and reads and writes beyond an allocation (the arena's
-// neighbours hide them; compute-sanitizer on `lomu verify` sees those of real buffers).
+// LOMU_SEPARATE_BLOCKS=1 takes every block from the driver by itself, so that compute-sanitizer's memcheck knows where
+// it ends; otherwise the arena's neighbours hide what is read or written beyond a block. Schedules can be tried in
+// emulation alone; here a test of them runs as often as LOMU_EMULATION_SCHEDULES says, by itself twice, which must give
+// equal bits.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <string_view>
 
 #include "kernels/cuda/emulation/schedule.h"
 
@@ -78,13 +82,36 @@ Arena& arena() {
   return *instance;
 }
 
+/// Whether blocks come from the driver one by one.
+bool separate = false;
+
+/// Null when there is no more. Aligned to 256.
+void* shared_block(std::size_t bytes) {
+  if (!separate) return arena().take(bytes);
+  void* block = nullptr;
+  return cudaMallocManaged(&block, bytes == 0 ? 1 : bytes, cudaMemAttachGlobal) == cudaSuccess ? block : nullptr;
+}
+
+bool shares() {
+  return separate || arena().is_open();
+}
+
 void* allocate(std::size_t bytes) {
-  void* block = arena().is_open() ? arena().take(bytes) : std::malloc(bytes == 0 ? 1 : bytes);
+  void* block = shares() ? shared_block(bytes) : std::malloc(bytes == 0 ? 1 : bytes);
   if (block == nullptr) throw std::bad_alloc();
   return block;
 }
 
 void release(void* block) noexcept {
+  if (separate) {
+    cudaPointerAttributes found{};
+    // At the very end of the program nothing can be asked or given back any more.
+    if (block == nullptr || cudaPointerGetAttributes(&found, block) != cudaSuccess) return;
+    if (found.type == cudaMemoryTypeManaged) {
+      cudaFree(block);
+      return;
+    }
+  }
   if (arena().holds(block)) {
     arena().give(block);
   } else {
@@ -103,10 +130,10 @@ void* operator new(std::size_t bytes) {
 void* operator new[](std::size_t bytes) {
   return allocate(bytes);
 }
-// Blocks of the arena are aligned to 256; what is allocated before it opens is seldom over-aligned, and never passed
+// Shared blocks are aligned to 256; what is allocated before there are any is seldom over-aligned, and never passed
 // on.
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  if (arena().is_open() && static_cast<std::size_t>(alignment) <= 256) return allocate(bytes);
+  if (shares() && static_cast<std::size_t>(alignment) <= 256) return allocate(bytes);
   void* block = std::aligned_alloc(static_cast<std::size_t>(alignment), bytes);
   if (block == nullptr) throw std::bad_alloc();
   return block;
@@ -138,7 +165,8 @@ namespace lomu::emu {
 ScheduleScope::ScheduleScope(unsigned seed) : before_(seed) {}
 ScheduleScope::~ScheduleScope() = default;
 unsigned schedules_to_try() {
-  return 2;  // two runs, which must give the same bits
+  const char* asked = std::getenv("LOMU_EMULATION_SCHEDULES");
+  return asked == nullptr ? 2 : static_cast<unsigned>(std::max(1, std::atoi(asked)));
 }
 long switch_count() {
   return 0;
@@ -153,7 +181,9 @@ int main(int argc, char** argv) {
     return kNoDevice;
   }
   testing::InitGoogleTest(&argc, argv);
-  if (!arena().open(kArenaBytes)) {
+  const char* asked = std::getenv("LOMU_SEPARATE_BLOCKS");
+  separate = asked != nullptr && std::string_view(asked) == "1";
+  if (!separate && !arena().open(kArenaBytes)) {
     std::fputs("the GPU has no memory to share\n", stderr);
     return kNoDevice;
   }
