@@ -34,6 +34,7 @@
 #include "engine/train/job_options.h"
 #include "engine/train/make_step.h"
 #include "engine/train/memory_fit.h"
+#include "engine/train/memory_plan.h"
 #include "engine/train/resident_memory.h"
 #include "kernels/cuda/device_facts.h"
 #include "kernels/error.h"
@@ -160,11 +161,12 @@ double measure_ceiling(const ModelSession& session, Communicator& comm) {
   return gemm_ceiling(session.ops().precision().activation, session.compute().threads);
 }
 
-std::vector<MemoryScope> planned_memory(const Memory& memory) {
+/// What was predicted and what has been allocated.
+std::vector<MemoryScope> memory_before_steps(const MemoryPlan& plan, const Memory& memory) {
   std::vector<MemoryScope> scopes;
   for (std::size_t i = 0; i < kScopes; ++i) {
     const auto scope = static_cast<Scope>(i);
-    scopes.push_back({std::string(name_of(scope)), memory.current(scope), 0});
+    scopes.push_back({std::string(name_of(scope)), plan.of(scope), memory.current(scope), 0});
   }
   return scopes;
 }
@@ -208,7 +210,10 @@ TrainStepReport measure(const Settings& settings, Communicator& comm) {
   report.tokens = settings.job.training.micro_batch_tokens;
   report.micro_batches = settings.job.training.micro_batches;
   report.steps = settings.steps;
-  report.memory = planned_memory(session.memory());
+  const MemoryPlan plan =
+      plan_memory(settings.job, session.config(), session.ops(), session.device_steps(), training.recompute(),
+                  settings.job.training.micro_batch_tokens / settings.documents);
+  report.memory = memory_before_steps(plan, session.memory());
 
   StepParts unused;
   for (int step = 1; step <= settings.warmup; ++step) training.step(step, unused);

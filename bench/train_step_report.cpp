@@ -74,6 +74,16 @@ double TrainStepReport::share_of(const std::string& prefix) const {
   return sum / parts.total;
 }
 
+MemoryScope TrainStepReport::total_memory() const {
+  MemoryScope total{"total", 0, 0, 0};
+  for (const MemoryScope& scope : memory) {
+    total.predicted += scope.predicted;
+    total.planned += scope.planned;
+    total.peak += scope.peak;
+  }
+  return total;
+}
+
 std::string as_table(const TrainStepReport& r) {
   const double per_step = 1e3 / r.steps;
   std::string text;
@@ -124,10 +134,13 @@ std::string as_table(const TrainStepReport& r) {
   if (r.peak_device_bytes > 0) {
     text += fmt::format("           {:.0f} MB on the GPU\n", static_cast<double>(r.peak_device_bytes) * 1e-6);
   }
-  for (const MemoryScope& scope : r.memory) {
-    text += fmt::format("  {:<12} {:>8.1f} MB planned {:>8.1f} MB peak\n", scope.name,
+  const auto memory_line = [&](const MemoryScope& scope) {
+    text += fmt::format("  {:<12} {:>8.1f} MB predicted {:>8.1f} MB before the first step {:>8.1f} MB peak\n",
+                        scope.name, static_cast<double>(scope.predicted) * 1e-6,
                         static_cast<double>(scope.planned) * 1e-6, static_cast<double>(scope.peak) * 1e-6);
-  }
+  };
+  for (const MemoryScope& scope : r.memory) memory_line(scope);
+  memory_line(r.total_memory());
   return text;
 }
 
@@ -149,7 +162,10 @@ std::string as_json(const TrainStepReport& r) {
   Json communication = Json::object();
   for (const CommunicationTime& c : r.communication) communication[c.what] = c.seconds * per_step;
   Json memory = Json::object();
-  for (const MemoryScope& scope : r.memory) memory[scope.name] = {{"planned", scope.planned}, {"peak", scope.peak}};
+  const auto json_of = [](const MemoryScope& scope) {
+    return Json{{"predicted", scope.predicted}, {"planned", scope.planned}, {"peak", scope.peak}};
+  };
+  for (const MemoryScope& scope : r.memory) memory[scope.name] = json_of(scope);
 
   const Json object = {{"engine", "lomu"},
                        {"model", r.model},
@@ -187,7 +203,8 @@ std::string as_json(const TrainStepReport& r) {
                        {"attention_share", r.share_of("attention")},
                        {"between_operations_ms", other_seconds(r) * per_step},
                        {"operations", operations},
-                       {"memory", memory}};
+                       {"memory", memory},
+                       {"memory_total", json_of(r.total_memory())}};
   return object.dump(2) + "\n";
 }
 

@@ -29,8 +29,9 @@ struct StepParts {
 
 struct MemoryScope {
   std::string name;
-  std::uint64_t planned = 0;  ///< bytes allocated before the first step
-  std::uint64_t peak = 0;     ///< scratch that grows in the first step included
+  std::uint64_t predicted = 0;  ///< bytes, from shapes alone, of one rank by itself (engine/train/memory_plan.h)
+  std::uint64_t planned = 0;    ///< bytes allocated before the first step
+  std::uint64_t peak = 0;       ///< scratch that grows in the first step included
 };
 
 struct TrainStepReport {
@@ -61,6 +62,8 @@ struct TrainStepReport {
   std::vector<CommunicationTime> communication;
   std::vector<MemoryScope> memory;
 
+  /// All scopes together.
+  [[nodiscard]] MemoryScope total_memory() const;
   [[nodiscard]] double step_tokens() const { return static_cast<double>(tokens * micro_batches); }
   /// Of tokens a second: the slow edge of the step's time is the low one of the speed.
   [[nodiscard]] Spread tokens_per_second() const;

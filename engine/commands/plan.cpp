@@ -36,7 +36,8 @@ Plans make_plans(const config::TrainConfig& job) {
   const Backend backend = open_backend(compute);
   Plans plans{job.model.path.string(), compute.text(), job.training.micro_batch_tokens, {}, 0, 0};
   for (const Recompute level : kRecomputeLadder) {
-    plans.levels.push_back(plan_memory(job, files.config(), backend, level, job.data.max_length));
+    plans.levels.push_back(
+        plan_memory(job, files.config(), *backend.ops, backend.steps.get(), level, job.data.max_length));
   }
   plans.free = bytes_to_plan_with(*backend.memory, *alone);
   plans.chosen = kRecomputeLadder.size() - levels_of_auto(*backend.ops).size();

@@ -36,9 +36,8 @@ std::size_t MemoryPlan::total() const {
   return std::accumulate(bytes.begin(), bytes.end(), std::size_t{0});
 }
 
-MemoryPlan plan_memory(const config::TrainConfig& job, const ModelConfig& model, const Backend& backend,
+MemoryPlan plan_memory(const config::TrainConfig& job, const ModelConfig& model, const Ops& ops, DeviceSteps* steps,
                        Recompute level, std::int64_t longest) {
-  const Ops& ops = *backend.ops;
   const std::vector<PairInfo> pairs = plan_pairs(model, adapter_options(job, static_cast<int>(model.num_layers)));
   const std::int64_t tokens = job.training.micro_batch_tokens;
   const DecoderPlan decoder =
@@ -49,7 +48,7 @@ MemoryPlan plan_memory(const config::TrainConfig& job, const ModelConfig& model,
   set(Scope::kWeights, WeightsLayout(model, ops, true, pairs).bytes());
   set(Scope::kAdapters,
       adapter_set_bytes(pairs, ops.precision().gradient) + AdaptedModel::packed_bytes(model, pairs, ops));
-  set(Scope::kOptimizer, optimizer_bytes(job, pairs, backend.steps.get()));
+  set(Scope::kOptimizer, optimizer_bytes(job, pairs, steps));
   set(Scope::kActivations, decoder.bytes(Scope::kActivations));
   set(Scope::kWorkspace, decoder.bytes(Scope::kWorkspace));
   set(Scope::kComm, summing_bytes(job, length, ops.storage().on_host()));

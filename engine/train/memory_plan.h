@@ -7,8 +7,9 @@
 #include <cstdint>
 
 #include "engine/config/train_config.h"
-#include "kernels/backend.h"
+#include "kernels/device_steps.h"
 #include "kernels/memory.h"
+#include "kernels/ops.h"
 #include "models/decoder/recompute.h"
 #include "models/files/model_config.h"
 
@@ -22,9 +23,10 @@ struct MemoryPlan {
   [[nodiscard]] std::size_t total() const;
 };
 
-/// One rank alone; with more, the optimizer's part is shared and buffers for messages are added. `longest`: record, in
-/// tokens. Throws UsageError as plan_pairs() does, and for an optimizer that cannot step the pairs.
-MemoryPlan plan_memory(const config::TrainConfig& job, const ModelConfig& model, const Backend& backend,
+/// One rank alone; with more, the optimizer's part is shared and buffers for messages are added. `steps`: of the device
+/// that `ops` works on, null on a host. `longest`: record, in tokens. Throws UsageError as plan_pairs() does, and for
+/// an optimizer that cannot step the pairs.
+MemoryPlan plan_memory(const config::TrainConfig& job, const ModelConfig& model, const Ops& ops, DeviceSteps* steps,
                        Recompute level, std::int64_t longest);
 
 }  // namespace lomu

@@ -190,8 +190,8 @@ TEST_F(DeviceMemory, OfARunIsWithinThreePercentOfItsPlan) {
            {"runtime.device=cpu", "adapter.targets=v,down", "training.micro_batches=3"}}) {
     const config::TrainConfig config = job(1, settings);
     const ModelSession session = ModelSession::open(session_options(config), *alone, true);
-    const Backend backend = open_backend(session.compute());
-    const MemoryPlan plan = plan_memory(config, session.config(), backend, Recompute::kNorms, kLongest);
+    const MemoryPlan plan =
+        plan_memory(config, session.config(), session.ops(), session.device_steps(), Recompute::kNorms, kLongest);
     AdapterSet adapters(session.config(), adapter_options(config, static_cast<int>(session.config().num_layers)),
                         session.files(), DType::kF32, session.host_memory());
     AdaptedModel model(session.weights(), &adapters, session.ops(), session.memory());
