@@ -51,7 +51,7 @@ __device__ inline int first_tile_of(const FlatTile* tiles, int count, int half_n
   return low;
 }
 
-/// Sum over the block in a fixed order, the same in all threads; N sums at once. slots: 8 N numbers.
+/// Sum over the block in a fixed order, the same in all threads; N sums at once. slots: 8 N numbers of this call's own.
 template <int N>
 __device__ inline void flat_block_sum(double (&x)[N], double* slots) {
   constexpr int kWarps = kFlatThreads / 32;
@@ -66,15 +66,15 @@ __device__ inline void flat_block_sum(double (&x)[N], double* slots) {
     x[n] = 0.0;
     for (int w = 0; w < kWarps; ++w) x[n] += slots[n * kWarps + w];
   }
-  __syncthreads();  // slots may be written again
 }
 
-/// Whether this block is the last of the grid to come here; what the others wrote before is then visible to it. The
-/// count starts at 0 and is left so. shared: one int.
+/// Whether this block is the last of the grid to come here; what thread 0 of the others wrote before is then visible to
+/// it. The count starts at 0 and is left so. shared: one int.
 __device__ inline bool last_block(unsigned* count, int* shared) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) *shared = atomicAdd(count, 1u) == gridDim.x - 1;
+  if (threadIdx.x == 0) {
+    __threadfence();
+    *shared = atomicAdd(count, 1u) == gridDim.x - 1;
+  }
   __syncthreads();
   const bool last = *shared != 0;
   if (last && threadIdx.x == 0) *count = 0;

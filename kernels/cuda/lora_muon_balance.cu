@@ -23,7 +23,6 @@ __device__ double spectral_norm_squared(const Workspace<Real>& space, const Half
     for (int j = i; j < groups; ++j) {
       const GramSource from{half, 0, static_cast<int>(half.length), i * kGroup, j * kGroup, false};
       panel_gram_of(from, rule, numbers, numbers + 2 * kGramPanelSize, slot);
-      __syncthreads();
     }
   }
   Half whole = half;

@@ -36,7 +36,7 @@ __device__ inline Real block_sum(Real x, Real* slot) {
 
 /// Writes the blocks (i, j) of both Grams, i of the group at column_i and j of that at column_j, to `slot`, and
 /// returns, in thread 0, the squared norm of the gradient over the columns of group i. panels: 2 kGramPanelSize
-/// numbers; slots: 8 numbers.
+/// numbers; slots: 8 numbers. A barrier lies between what it writes and its return.
 ///
 /// Four warps take the factor, four the direction. Of B = min(Columns, 64) / 8 blocks along, a warp takes the rows of
 /// blocks w and B - 1 - w, which have B + 1 blocks in the upper triangle for every w; warps left over share the rows of
