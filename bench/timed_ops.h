@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,6 +55,9 @@ class TimedOps final : public Ops {
                    const float* w) const override;
   void pack_adapters(const AdaptedLinear& linear) const override;
   void pack_all_adapters(std::span<const AdaptedLinear* const> linears) const override;
+  [[nodiscard]] std::optional<PackedPair> packed_places(const AdaptedLinear& linear, std::size_t part) const override {
+    return inner_.packed_places(linear, part);
+  }
   /// Work that is queued again without a call of any operation counts as that of the call which it repeats; its time
   /// has a row of its own.
   void run_repeatable(std::uint64_t key, std::span<const std::span<const std::int32_t>> arrays,

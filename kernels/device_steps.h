@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/stream.h"
 #include "kernels/memory.h"
+#include "kernels/packed_factor.h"
 
 namespace lomu {
 
@@ -31,6 +32,7 @@ struct DevicePair {
   const float* grad_left = nullptr;
   const float* grad_right = nullptr;
   float* state = nullptr;  ///< slots one after the other, as the host's optimizer of the same name has them
+  PackedPair packed;       ///< copies that a step writes with the factors; those without data are not
 };
 
 struct DeviceOptimizerOptions {

@@ -14,11 +14,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "kernels/memory.h"
+#include "kernels/packed_factor.h"
 #include "kernels/tensor.h"
 
 namespace lomu {
@@ -152,6 +154,14 @@ class Ops {
     for (const AdaptedLinear* linear : linears) {
       if (linear->total_rank() > 0) pack_adapters(*linear);
     }
+  }
+
+  /// Where the packed factors of a part lie, for an optimizer that writes them there together with the factors, in
+  /// place of pack_adapters(): possible once that has written what lies around them. Empty: this backend's form is
+  /// another.
+  [[nodiscard]] virtual std::optional<PackedPair> packed_places([[maybe_unused]] const AdaptedLinear& linear,
+                                                                [[maybe_unused]] std::size_t part) const {
+    return std::nullopt;
   }
 
   // ---- the same work again and again ------------------------------------------------------------------------------

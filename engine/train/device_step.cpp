@@ -35,10 +35,19 @@ DeviceOptimizerOptions device_options(const OptimizerOptions& options) {
 std::vector<DevicePair> device_pairs(std::span<const PairView> views, const OptimizerOptions& options) {
   std::vector<DevicePair> pairs;
   for (const PairView& view : views) {
-    pairs.push_back({view.m, view.n, view.r, view.scale,
-                     spectral_step_size(options.multiplier, 1.0, view.m, view.n, view.r), view.left_started_zero,
-                     view.right_started_zero, view.left, view.right, view.grad_left, view.grad_right,
-                     view.state.data()});
+    pairs.push_back({view.m,
+                     view.n,
+                     view.r,
+                     view.scale,
+                     spectral_step_size(options.multiplier, 1.0, view.m, view.n, view.r),
+                     view.left_started_zero,
+                     view.right_started_zero,
+                     view.left,
+                     view.right,
+                     view.grad_left,
+                     view.grad_right,
+                     view.state.data(),
+                     {}});
   }
   return pairs;
 }
@@ -64,7 +73,9 @@ class DeviceStep final : public ShardedStep {
     begin(micro_batches);
     views_ = views(model_.factors(), summed_.as<float>(), state_.as<float>(), left_started_zero);
     optimizer_->check(views_);
-    stepper_ = room_.steps.make_optimizer(device_pairs(views_, options_), device_options(options_), room_.memory);
+    std::vector<DevicePair> pairs = device_pairs(views_, options_);
+    if (room_.transport == nullptr) packs_ = take_places(pairs);
+    stepper_ = room_.steps.make_optimizer(pairs, device_options(options_), room_.memory);
   }
 
   [[nodiscard]] bool listens(std::size_t index) const override {
@@ -101,6 +112,14 @@ class DeviceStep final : public ShardedStep {
     return room_.memory.allocate(scope, count * sizeof(float), label);
   }
   [[nodiscard]] const float* gradients() const { return model_.gradients().as<float>(); }
+  /// Has the step write factors as products read them too, if it can. Where other ranks step some of them, all are
+  /// packed by a launch of their own when they have been gathered.
+  bool take_places(std::vector<DevicePair>& pairs) const {
+    const std::vector<PackedPair> places = model_.packed_places();
+    if (places.empty()) return false;
+    for (std::size_t i = 0; i < pairs.size(); ++i) pairs[i].packed = places[owned()[i]];
+    return true;
+  }
   /// What the accumulator calls a micro-batch: in tree order by its number in the step, else in the block.
   [[nodiscard]] std::size_t position(std::size_t index) const {
     return order_ == AdditionOrder::kTree ? index : index - block().begin;
@@ -197,7 +216,7 @@ class DeviceStep final : public ShardedStep {
       for (std::size_t b = 0; b < buckets_.buckets.size(); ++b) reducer_->gather(b, model_.factors());
       room_.transport->release_to(room_.steps.stream());
     }
-    model_.pack();
+    if (!packs_) model_.pack();
   }
 
   void fetch_state(std::size_t i, std::span<float> to) override {
@@ -220,6 +239,7 @@ class DeviceStep final : public ShardedStep {
   Buffer summed_;  ///< the reduced gradient of the pairs this rank owns, in flat layout
   std::vector<PairView> views_;
   std::unique_ptr<DeviceOptimizer> stepper_;
+  bool packs_ = false;  ///< the step itself
 
   // Of the last micro-batch of a step.
   bool late_ = false;

@@ -132,6 +132,17 @@ void AdaptedLayout<T>::append_rectangles(const AdaptedLinear& linear, std::vecto
   add(right_ + rank * right_ld_, right_ld_, width_ - rank, in, nullptr, 0, 0, 1, nullptr);
 }
 
+template <class T>
+std::optional<PackedPair> AdaptedLayout<T>::places(const AdaptedLinear& linear, std::size_t part) const {
+  if constexpr (std::is_same_v<T, BF16>) {
+    const AdaptedPart p = parts_of(linear)[part];
+    return PackedPair{{left_ + p.begin * left_ld_ + p.rank_begin, left_ld_, static_cast<float>(p.adapter->scale)},
+                      {right_ + p.rank_begin * right_ld_, right_ld_, 1.0F}};
+  } else {
+    return std::nullopt;
+  }
+}
+
 template class AdaptedLayout<float>;
 template class AdaptedLayout<BF16>;
 

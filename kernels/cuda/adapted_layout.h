@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kernels/cuda/pack_factors.h"
@@ -65,6 +66,8 @@ class AdaptedLayout {
 
   /// Appends what has to be written when factors have changed: A and s B whole, zeros included.
   void append_rectangles(const AdaptedLinear& linear, std::vector<FactorRectangle<T>>& table) const;
+  /// Of these, where the factors of part number `part` alone are. Empty where T is float.
+  [[nodiscard]] std::optional<PackedPair> places(const AdaptedLinear& linear, std::size_t part) const;
 
  private:
   T* weights_;

@@ -6,19 +6,11 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/dtype.h"
+#include "kernels/packed_factor.h"
 
 namespace lomu::cuda {
 
 inline constexpr int kMaxRank = 256;
-
-/// A bf16 copy of a factor, written with every step: bf16(multiplier * factor), line by line, for the products of the
-/// forward pass. The lines of a left factor [m, r] are its m rows, those of a right one [r, n] its r rows.
-struct PackedFactor {
-  BF16* data = nullptr;          ///< nullptr: no copy
-  std::int64_t line_stride = 0;  ///< elements from a line to the next; at least the line's length
-  float multiplier = 1.0f;
-};
 
 /// One factor on the device; all float32 arrays have its shape and are dense. Fastest where they are 16-byte aligned.
 struct FactorArrays {
@@ -26,7 +18,7 @@ struct FactorArrays {
   const float* grad = nullptr;
   float* first_moment = nullptr;   ///< the momentum of LoRA-Muon, exp_avg of AdamW
   float* second_moment = nullptr;  ///< exp_avg_sq of AdamW; unused by LoRA-Muon
-  PackedFactor packed;
+  PackedFactor packed;             ///< written with every step
 };
 
 /// The factors of W = W0 + scale P Q^T in PEFT's layout: left is P [m, r] (lora_B), right is Q^T [r, n] (lora_A).

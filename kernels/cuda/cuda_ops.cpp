@@ -122,6 +122,9 @@ class CudaOps final : public Ops {
   void pack_all_adapters(std::span<const AdaptedLinear* const> linears) const override {
     linear_.pack_adapters(linears);
   }
+  [[nodiscard]] std::optional<PackedPair> packed_places(const AdaptedLinear& linear, std::size_t part) const override {
+    return AdaptedLayout<T>(linear).places(linear, part);
+  }
 
   void linear_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,
                       const Tensor& s) const override {

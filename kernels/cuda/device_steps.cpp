@@ -23,8 +23,8 @@ std::vector<PairDesc> described(std::span<const DevicePair> pairs, const DeviceO
     desc.left_started_zero = pair.left_started_zero;
     desc.right_started_zero = pair.right_started_zero;
     const std::int64_t left = pair.m * pair.r, right = pair.n * pair.r;
-    desc.left = {pair.left, pair.grad_left, pair.state, nullptr, {}};
-    desc.right = {pair.right, pair.grad_right, pair.state + left, nullptr, {}};
+    desc.left = {pair.left, pair.grad_left, pair.state, nullptr, pair.packed.left};
+    desc.right = {pair.right, pair.grad_right, pair.state + left, nullptr, pair.packed.right};
     if (options.name != DeviceOptimizerOptions::Name::kAdamW) continue;
     desc.left.second_moment = pair.state + left + right;
     desc.right.second_moment = desc.left.second_moment + left;

@@ -4,7 +4,8 @@
 //   1 grams     momentum and the Grams of factor and direction, each tile of rows into a slot of its own
 //   2 spectral  a block for each factor: sums the slots in order, r x r work: K = F D^(-1/2) F^T, and the report
 //   3 apply     factor <- q factor - (eta / 2 s q) direction K; momentum; the bf16 copy
-//   (4) balance now and then: a block for each pair
+//   (4) balance now and then: a block for each pair. Not part of the others: it goes by the factors after the step, of
+//       which launch 1 knows nothing, and once in a hundred steps it costs less than reading for it each time would
 //
 // No sum depends on the order in which blocks run and no float is added atomically: the same input gives the same bits,
 // alone or in any company. It owns no memory, moves nothing between host and device, and never waits for the device.

@@ -113,6 +113,17 @@ void AdaptedModel::fetch_factors() {
   ops_->storage().download(factors.data(), factors_, factors.size_bytes());
 }
 
+std::vector<PackedPair> AdaptedModel::packed_places() const {
+  std::vector<PackedPair> places;
+  for (const PairInfo& pair : adapters_->pairs()) {
+    const auto [group, part] = place_of(pair.site);
+    const auto place = ops_->packed_places(weights_.layers[static_cast<std::size_t>(pair.layer)].*group, part);
+    if (!place) return {};
+    places.push_back(*place);
+  }
+  return places;
+}
+
 void AdaptedModel::pack() {
   std::vector<const AdaptedLinear*> linears;
   for (const LayerWeights& layer : weights_.layers) {

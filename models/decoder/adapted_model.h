@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "kernels/memory.h"
 #include "kernels/ops.h"
@@ -31,6 +32,9 @@ class AdaptedModel {
   /// changes them there calls pack() before the next forward.
   [[nodiscard]] float* factors() const { return factors_; }
   void pack();
+  /// In pair order, where an optimizer may write what pack() writes after the first time (Ops::packed_places); empty if
+  /// it cannot.
+  [[nodiscard]] std::vector<PackedPair> packed_places() const;
   /// Brings the factors to AdapterSet::factors(), unless they are there.
   void fetch_factors();
   /// Where backward writes: flat, as AdapterSet::gradients(), in the backend's storage. Empty without gradients.

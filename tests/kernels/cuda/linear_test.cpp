@@ -177,6 +177,34 @@ TEST_P(CudaLinearLayer, RepackedFactorsAreUsed) {
   expect_close(y, want, "y");
 }
 
+/// Factors written to their places leave what packing them again leaves, byte for byte.
+TEST_P(CudaLinearLayer, FactorsWrittenToTheirPlacesAreAsPacked) {
+  for (const LinearShape& shape : {LinearShape{48, {40, 24}, {8, 3}, true}, LinearShape{37, {29}, {5}},
+                                   LinearShape{96, {72, 24, 24}, {16, 0, 5}, true}}) {
+    LinearCase written(shape, *ops_), repacked(shape, *ops_);
+    for (std::size_t part = 0; part < shape.outs.size(); ++part) {
+      const auto places = ops_->packed_places(written.linear, part);
+      ASSERT_EQ(places.has_value(), activation() == DType::kBF16);
+      if (!places) return;
+      const auto write = [&](const PackedFactor& to, const std::vector<float>& factor, std::int64_t lines) {
+        const auto length = lines == 0 ? 0 : static_cast<std::int64_t>(factor.size()) / lines;
+        for (std::int64_t i = 0; i < lines * length; ++i) {
+          to.data[i / length * to.line_stride + i % length] = BF16(to.multiplier * factor[static_cast<std::size_t>(i)]);
+        }
+      };
+      for (LinearCase* c : {&written, &repacked}) {
+        for (float& value : c->a[part]) value *= -3;
+        for (float& value : c->b[part]) value += 1;
+      }
+      write(places->left, written.b[part], shape.outs[part]);
+      write(places->right, written.a[part], shape.ranks[part]);
+    }
+    ops_->pack_adapters(repacked.linear);
+    EXPECT_EQ(std::memcmp(written.storage.data(), repacked.storage.data(), repacked.storage.size()), 0);
+    EXPECT_EQ(std::memcmp(written.packed.data(), repacked.packed.data(), repacked.packed.size()), 0);
+  }
+}
+
 /// What a base model computes beside an adapter whose factors lie in its spare columns.
 TEST_P(CudaLinearLayer, WithoutAdaptersTheSpareRoomIsNotSeen) {
   LinearCase on_device(kShapes[4], *ops_);
