@@ -31,17 +31,6 @@ constexpr double kInverseRootShift = 1e-5;
 constexpr double kInverseRootMargin = 1.001;
 constexpr double kNormFloor = 1e-20;
 
-SmallMatrix identity(std::int64_t size) {
-  SmallMatrix a(size);
-  for (std::int64_t i = 0; i < size; ++i) a(i, i) = 1.0;
-  return a;
-}
-
-SmallMatrix scaled(double factor, SmallMatrix a) {
-  for (double& x : a.values()) x *= factor;
-  return a;
-}
-
 /// a I + b G + c G^2.
 SmallMatrix polynomial(const Quintic& q, const SmallMatrix& g) {
   SmallMatrix w = product(g, g);

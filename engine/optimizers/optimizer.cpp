@@ -10,6 +10,13 @@
 #include "engine/optimizers/adamw.h"
 #include "engine/optimizers/fixed_order_sum.h"
 #include "engine/optimizers/lora_muon.h"
+#include "engine/optimizers/lora_plus.h"
+#include "engine/optimizers/lora_rite.h"
+#include "engine/optimizers/lora_rite_core.h"
+#include "engine/optimizers/muon.h"
+#include "engine/optimizers/muon_factors.h"
+#include "engine/optimizers/scaled_adamw.h"
+#include "engine/optimizers/spectron.h"
 #include "kernels/error.h"
 
 namespace lomu {
@@ -40,9 +47,23 @@ void check_options(const OptimizerOptions& o) {
     require_option(std::isfinite(*o.damping) && *o.damping > 0.0, "damping", *o.damping,
                    "positive (a bound on the relative step, 0.05 to 0.2), or off");
   }
+  require_option(std::isfinite(o.filter_tau) && o.filter_tau >= 0.0, "filter_tau", o.filter_tau,
+                 "a share of the largest singular value, as 0.1");
+  require_option(std::isfinite(o.filter_power) && o.filter_power >= 0.0, "filter_power", o.filter_power,
+                 "an exponent, as 0.5; 0 is the plain sign");
+  if (o.filter != SpectralFilter::kSign && o.orthogonalizer != Orthogonalizer::kExact) {
+    throw UsageError("a spectral filter needs the singular values, which newton_schulz does not compute",
+                     "optimizer.filter", "use orthogonalizer: exact");
+  }
+  if (o.name == OptimizerKind::kLoraMuon && o.orthogonalizer == Orthogonalizer::kPolarExpress) {
+    throw UsageError("lora_muon has no polar_express: its metric needs an inverse root as well",
+                     "optimizer.orthogonalizer", "use exact, or newton_schulz for the paper's recursions");
+  }
   require_option(in_unit(o.beta1), "beta1", o.beta1, "at least 0 and less than 1");
   require_option(in_unit(o.beta2), "beta2", o.beta2, "at least 0 and less than 1");
   require_option(std::isfinite(o.eps) && o.eps > 0.0, "eps", o.eps, "positive");
+  require_option(std::isfinite(o.lr_ratio) && o.lr_ratio > 0.0, "lr_ratio", o.lr_ratio, "positive");
+  require_option(std::isfinite(o.delta) && o.delta > 0.0, "delta", o.delta, "positive");
 }
 
 }  // namespace
@@ -86,6 +107,13 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options) {
   switch (options.name) {
     case OptimizerKind::kLoraMuon: return std::make_unique<LoraMuon>(options);
     case OptimizerKind::kAdamW: return std::make_unique<AdamW>(options);
+    case OptimizerKind::kMuonFactors: return std::make_unique<MuonFactors>(options);
+    case OptimizerKind::kSpectron: return std::make_unique<Spectron>(options);
+    case OptimizerKind::kLoraRite: return std::make_unique<LoraRite>(options);
+    case OptimizerKind::kLoraRiteCore: return std::make_unique<LoraRiteCore>(options);
+    case OptimizerKind::kScaledAdamW: return std::make_unique<ScaledAdamW>(options);
+    case OptimizerKind::kLoraPlus: return std::make_unique<LoraPlus>(options);
+    case OptimizerKind::kMuon: return std::make_unique<Muon>(options);
   }
   throw UsageError("unknown optimizer", "optimizer.name");
 }
@@ -130,6 +158,10 @@ void check_pairs(std::span<const PairView> pairs, const Optimizer& optimizer) {
           "the checkpoint may be from another optimizer");
     }
   }
+}
+
+double relative_step(double step_norm_squared, double factor_norm_squared) {
+  return factor_norm_squared > 0.0 ? std::sqrt(step_norm_squared / factor_norm_squared) : 0.0;
 }
 
 void refuse_dense(std::span<const PairView> pairs, std::string_view optimizer) {

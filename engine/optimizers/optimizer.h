@@ -111,11 +111,31 @@ class Optimizer {
 /// The part of a pair's state that is slot number `index` of `slots`. Works on views of const and mutable floats.
 std::span<float> state_slot(const PairView& pair, std::span<const StateSlot> slots, std::size_t index);
 
-enum class OptimizerKind : std::uint8_t { kLoraMuon, kAdamW };
-enum class Orthogonalizer : std::uint8_t { kExact, kNewtonSchulz };
+enum class OptimizerKind : std::uint8_t {
+  kLoraMuon,
+  kAdamW,
+  kMuonFactors,
+  kSpectron,
+  kLoraRite,
+  kLoraRiteCore,
+  kScaledAdamW,
+  kLoraPlus,
+  kMuon,
+};
+/// How a matrix sign is computed. kNewtonSchulz: LoRA-Muon's paper's recursions, Muon's quintic elsewhere;
+/// kPolarExpress: not for LoRA-Muon.
+enum class Orthogonalizer : std::uint8_t { kExact, kNewtonSchulz, kPolarExpress };
 /// What multiplies lr to give the spectral size of a step: 1, sqrt(m / n), or 0.2 sqrt(m n / r), which matches AdamW's
 /// RMS.
 enum class StepMultiplier : std::uint8_t { kNone, kSqrtMOverN, kRms };
+
+/// What LoRA-Muon makes of the singular values s of a whitened momentum: 1 (Muon), s / sqrt(s^2 + tau^2 s_max^2), or
+/// (s / s_max)^p. Large ones stay near 1, small ones, mostly noise at high rank, move less.
+enum class SpectralFilter : std::uint8_t { kSign, kDamped, kPower };
+
+/// What multiplies lr for a matrix stepped by Muon, by its own rows and columns: sqrt(max(1, rows / columns)),
+/// 0.2 sqrt(max(rows, columns)), or 1.
+enum class MuonScaling : std::uint8_t { kOriginal, kRms, kNone };
 
 struct OptimizerOptions {
   OptimizerKind name = OptimizerKind::kLoraMuon;
@@ -123,19 +143,26 @@ struct OptimizerOptions {
   double weight_decay = 0.0;   ///< decoupled: the product (LoRA-Muon) or factors (AdamW) shrink by 1 - lr weight_decay
   double max_grad_norm = 0.0;  ///< gradients are scaled down to this global norm; 0: off
 
-  // LoRA-Muon
+  // LoRA-Muon; momentum, nesterov and orthogonalizer also the other kinds of Muon, damping also LoRA-RITE
   double momentum = 0.9;
   bool nesterov = false;
   std::optional<double> damping =
       0.1;  ///< rho: bound on the relative step where the partner started at zero; empty: off
   Orthogonalizer orthogonalizer = Orthogonalizer::kExact;
   StepMultiplier multiplier = StepMultiplier::kNone;
-  std::int64_t balance_every = 100;  ///< steps between gauge balances; 0: never
+  std::int64_t balance_every = 100;               ///< steps between gauge balances; 0: never
+  SpectralFilter filter = SpectralFilter::kSign;  ///< others need kExact
+  double filter_tau = 0.1;
+  double filter_power = 0.5;
 
-  // AdamW
+  MuonScaling scaling = MuonScaling::kOriginal;  ///< muon and muon_factors
+
+  // AdamW and its kin, and LoRA-RITE
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
+  double lr_ratio = 16.0;  ///< lora_plus: learning rate of the left factor over that of the right one
+  double delta = 1e-6;     ///< scaled_adamw: added to the Grams it inverts
 };
 
 /// Checks the options (UsageError names the option) and makes the optimizer.
@@ -153,6 +180,9 @@ void check_learning_rate(const StepInfo& info, double weight_decay);
 /// What every optimizer asks of its pairs: positive shapes, no missing array, state of the right size, a finite
 /// positive scale; of a dense matrix, r = n and scale = 1. UsageError naming the pair.
 void check_pairs(std::span<const PairView> pairs, const Optimizer& optimizer);
+
+/// ||step||_F / ||factor||_F from squared norms; 0 for a zero factor.
+double relative_step(double step_norm_squared, double factor_norm_squared);
 
 /// Refuses (UsageError) a dense matrix, or a vector, by name: for optimizers of pairs.
 void refuse_dense(std::span<const PairView> pairs, std::string_view optimizer);

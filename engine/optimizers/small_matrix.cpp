@@ -105,7 +105,8 @@ SmallMatrix damped_metric(const SmallMatrix& partner, const SmallMatrix& own, do
   return from_eigen(to_eigen(partner) + c * c * (root * root.transpose()));
 }
 
-StepMatrix exact_step_matrix(const SmallMatrix& momentum_gram, const SmallMatrix& root, std::string_view where) {
+StepMatrix exact_step_matrix(const SmallMatrix& momentum_gram, const SmallMatrix& root, std::string_view where,
+                             const std::function<double(double)>& filter) {
   const std::int64_t r = momentum_gram.size();
   StepMatrix step{SmallMatrix(r), 0.0, std::vector<double>(static_cast<std::size_t>(r), 0.0)};
   if (momentum_gram.trace() == 0.0) return step;
@@ -123,8 +124,9 @@ StepMatrix exact_step_matrix(const SmallMatrix& momentum_gram, const SmallMatrix
   for (std::int64_t i = 0; i < r; ++i) {
     step.spectrum[static_cast<std::size_t>(i)] = std::sqrt(std::max(values(i), 0.0));
     if (values(i) > floor) {
-      step.norm_squared += h.col(i).squaredNorm();
-      h.col(i) /= std::sqrt(std::sqrt(values(i)));
+      const double kept = filter ? filter(std::sqrt(values(i) / values(r - 1))) : 1.0;
+      step.norm_squared += kept * kept * h.col(i).squaredNorm();
+      h.col(i) /= std::sqrt(std::sqrt(values(i)) / kept);
     } else {
       h.col(i).setZero();
     }
@@ -147,6 +149,48 @@ double spectral_norm(const SmallMatrix& gram) {
 
 std::vector<double> singular_values_of_product(const SmallMatrix& left_gram, const SmallMatrix& right_gram) {
   return singular_values(congruence(from_eigen(symmetric_root(left_gram)), right_gram));
+}
+
+SmallMatrix shifted_inverse(const SmallMatrix& s, double delta, std::string_view where) {
+  Matrix shifted = to_eigen(s);
+  shifted.diagonal().array() += delta;
+  const Matrix root = inverse_transposed(cholesky(shifted, where).lower);
+  return from_eigen(root * root.transpose());
+}
+
+Eigensystem eigensystem(const SmallMatrix& a, std::string_view where) {
+  const Eigen::SelfAdjointEigenSolver<Matrix> eigen(to_eigen(a));
+  if (eigen.info() != Eigen::Success) {
+    throw NumericError("the eigenvalues of a Gram do not converge", std::string(where), "lower the learning rate");
+  }
+  return {from_eigen(eigen.eigenvectors()), {eigen.eigenvalues().begin(), eigen.eigenvalues().end()}};
+}
+
+SmallMatrix function_of(const Eigensystem& a, const std::function<double(double)>& f) {
+  const Matrix v = to_eigen(a.vectors);
+  Matrix scaled_columns = v;
+  for (Eigen::Index i = 0; i < v.cols(); ++i) scaled_columns.col(i) *= f(a.values[static_cast<std::size_t>(i)]);
+  const Matrix out = scaled_columns * v.transpose();
+  return from_eigen(0.5 * (out + out.transpose()));
+}
+
+SmallMatrix identity(std::int64_t size) {
+  SmallMatrix a(size);
+  for (std::int64_t i = 0; i < size; ++i) a(i, i) = 1.0;
+  return a;
+}
+
+SmallMatrix scaled(double factor, SmallMatrix a) {
+  for (double& x : a.values()) x *= factor;
+  return a;
+}
+
+SmallMatrix symmetrised(const SmallMatrix& a) {
+  SmallMatrix out(a.size());
+  for (std::int64_t i = 0; i < a.size(); ++i) {
+    for (std::int64_t j = 0; j < a.size(); ++j) out(i, j) = 0.5 * (a(i, j) + a(j, i));
+  }
+  return out;
 }
 
 SmallMatrix product(const SmallMatrix& a, const SmallMatrix& b) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -59,8 +60,11 @@ struct StepMatrix {
 };
 
 /// K = F D^(-1/2) F^T for D = F^T S F, by its eigenvalues; those under kZeroSingularValue^2 of the largest count as
-/// zero. S = 0 gives K = 0. NumericError when the eigenvalues do not converge.
-StepMatrix exact_step_matrix(const SmallMatrix& momentum_gram, const SmallMatrix& root, std::string_view where);
+/// zero. S = 0 gives K = 0. NumericError when the eigenvalues do not converge. With a `filter` f, which maps shares of
+/// the largest singular value in (0, 1] to [0, 1], the singular values of m K F^-T become f(sigma / sigma_max) instead
+/// of 1.
+StepMatrix exact_step_matrix(const SmallMatrix& momentum_gram, const SmallMatrix& root, std::string_view where,
+                             const std::function<double(double)>& filter = {});
 
 /// Largest singular value of a factor, from its Gram.
 double spectral_norm(const SmallMatrix& gram);
@@ -72,6 +76,23 @@ std::vector<double> singular_values(const SmallMatrix& gram);
 /// Singular values of P Q^T from the Grams S of P and T of Q, descending, as precise: the roots of the eigenvalues of
 /// S^(1/2) T S^(1/2).
 std::vector<double> singular_values_of_product(const SmallMatrix& left_gram, const SmallMatrix& right_gram);
+
+/// (S + delta I)^-1 for a symmetric positive semidefinite S. NumericError (at `where`) when S is not finite.
+SmallMatrix shifted_inverse(const SmallMatrix& s, double delta, std::string_view where);
+
+/// a = V diag(values) V^T of a symmetric a, values ascending. NumericError (at `where`) when they do not converge.
+struct Eigensystem {
+  SmallMatrix vectors;
+  std::vector<double> values;
+};
+Eigensystem eigensystem(const SmallMatrix& a, std::string_view where);
+
+/// V diag(f(values)) V^T.
+SmallMatrix function_of(const Eigensystem& a, const std::function<double(double)>& f);
+
+SmallMatrix identity(std::int64_t size);
+SmallMatrix scaled(double factor, SmallMatrix a);
+SmallMatrix symmetrised(const SmallMatrix& a);
 
 /// a b; a b a^T for symmetric b, exactly symmetric; tr(a b).
 SmallMatrix product(const SmallMatrix& a, const SmallMatrix& b);

@@ -111,6 +111,16 @@ void add_panel_gram(const FactorShape& shape, const double* panel, std::int64_t 
   shape.wide ? add_wide_gram(shape, panel, rows, gram) : add_tall_gram(shape, panel, rows, gram);
 }
 
+Panel padded_matrix(const FactorShape& shape, const SmallMatrix& k) {
+  const std::int64_t padded = shape.padded_rank();
+  Panel out(padded * padded);
+  out.clear();
+  for (std::int64_t i = 0; i < shape.rank; ++i) {
+    for (std::int64_t j = 0; j < shape.rank; ++j) out.data()[i * padded + j] = shape.wide ? k(j, i) : k(i, j);
+  }
+  return out;
+}
+
 void multiply_panel(const FactorShape& shape, const double* panel, std::int64_t rows, const double* k,
                     double* product) {
   const std::int64_t padded = shape.padded_rank();
@@ -136,6 +146,40 @@ SmallMatrix gram_of(const FactorShape& shape, const float* factor) {
                           return 0.0;
                         })
       .gram;
+}
+
+SmallMatrix cross_gram(const FactorShape& shape, const float* a, const float* b) {
+  const std::int64_t r = shape.rank;
+  const std::int64_t chunks = (shape.length + kChunk - 1) / kChunk;
+  std::vector<SmallMatrix> partial(static_cast<std::size_t>(chunks), SmallMatrix(r));
+  for_each_chunk(shape, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
+    SmallMatrix& sum = partial[static_cast<std::size_t>(chunk)];
+    if (shape.wide) {
+      for (std::int64_t i = 0; i < r; ++i) {
+        for (std::int64_t j = 0; j < r; ++j) {
+          const float* x = a + i * shape.length;
+          const float* y = b + j * shape.length;
+          double dot = 0.0;
+          for (std::int64_t k = begin; k < end; ++k) dot += static_cast<double>(x[k]) * y[k];
+          sum(i, j) = dot;
+        }
+      }
+      return;
+    }
+    for (std::int64_t k = begin; k < end; ++k) {
+      const float* y = b + k * r;
+      for (std::int64_t i = 0; i < r; ++i) {
+        const double x = a[k * r + i];
+        double* row = &sum(i, 0);
+        for (std::int64_t j = 0; j < r; ++j) row[j] += x * y[j];
+      }
+    }
+  });
+  SmallMatrix total(r);
+  for (const SmallMatrix& sum : partial) {
+    for (std::size_t i = 0; i < total.values().size(); ++i) total.values()[i] += sum.values()[i];
+  }
+  return total;
 }
 
 }  // namespace lomu

@@ -93,8 +93,12 @@ void for_each_run(const FactorShape& shape, std::int64_t begin, std::int64_t end
 /// in whole vectors. gram: [padded_rank, padded_rank]. Up to the next multiple of kLanes the panel must hold zeros.
 void add_panel_gram(const FactorShape& shape, const double* panel, std::int64_t rows, double* gram);
 
-/// product = X K (tall) or K X (wide) of the first `rows` rows of a panel X, rounded up likewise; K symmetric,
-/// [padded_rank, padded_rank], zero in the padding.
+/// The r x r matrix K as multiply_panel takes it: [padded_rank, padded_rank], zero in the padding, and for a wide
+/// factor transposed, so that X stands for the factor as P or Q do: X K either way.
+Panel padded_matrix(const FactorShape& shape, const SmallMatrix& k);
+
+/// product = X K of the first `rows` rows of a panel X (of a wide panel, which holds X^T: K^T X^T of its first
+/// columns), rounded up likewise; k from padded_matrix.
 void multiply_panel(const FactorShape& shape, const double* panel, std::int64_t rows, const double* k, double* product);
 
 /// The unit of work of a thread: a fixed number of rows.
@@ -145,15 +149,15 @@ GramResult gram_from_runs(const FactorShape& shape, Load&& load) {
 /// Gram of a factor as it lies in memory.
 SmallMatrix gram_of(const FactorShape& shape, const float* factor);
 
-/// Forms X K (tall) or K X (wide) panel by panel: load(Run, double* panel) writes X, store(Run, const double* product)
-/// takes the result of the same run. K: r x r, symmetric. Every element is loaded and stored once, loaded before it is
+/// A^T B of two factors of one shape (of wide ones, which are stored transposed, as well: [r, n] [n, r]).
+SmallMatrix cross_gram(const FactorShape& shape, const float* a, const float* b);
+
+/// Forms X K panel by panel: load(Run, double* panel) writes X (of a wide factor: X^T), store(Run, const double*
+/// product) takes the result of the same run. K: r x r. Every element is loaded and stored once, loaded before it is
 /// stored.
 template <class Load, class Store>
 void multiply(const FactorShape& shape, const SmallMatrix& k, Load&& load, Store&& store) {
-  const std::int64_t padded = shape.padded_rank();
-  Panel padded_k(padded * padded);
-  padded_k.clear();
-  for (std::int64_t i = 0; i < shape.rank; ++i) std::copy_n(&k(i, 0), shape.rank, padded_k.data() + i * padded);
+  const Panel padded_k = padded_matrix(shape, k);
   for_each_chunk(shape, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     Panel panel(shape.panel_size());
     Panel product(shape.panel_size());

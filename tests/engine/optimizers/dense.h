@@ -48,6 +48,33 @@ Dense operator-(const Dense& a, const Dense& b);
 Dense identity(std::int64_t size);
 Dense diagonal(std::span<const double> values);
 
+/// a = u diag(values) v^T with values descending, u [rows, k], v [columns, k], k = min(rows, columns). One-sided Jacobi
+/// rotations of the matrix itself: no Gram. Columns of u whose singular value is zero are zero.
+struct Svd {
+  Dense u;
+  std::vector<double> values;
+  Dense v;
+};
+Svd svd(const Dense& a);
+
+/// u diag(f(values)) v^T, with values under 1e-6 of the largest taken for zero, and f of a value as it is.
+Dense spectral_map(const Dense& a, const std::function<double(double)>& f);
+/// Every singular value 1.
+Dense matrix_sign(const Dense& a);
+
+/// a = q r with q [rows, columns] orthonormal, by Householder reflections; rows >= columns.
+struct Qr {
+  Dense q;
+  Dense r;
+};
+Qr householder_qr(const Dense& a);
+
+/// By Gauss-Jordan elimination with pivots.
+Dense inverse(const Dense& a);
+
+/// b under a.
+Dense stacked(const Dense& a, const Dense& b);
+
 /// Descending; min(rows, columns) of them. One-sided Jacobi rotations.
 std::vector<double> singular_values(const Dense& a);
 double spectral_norm_of(const Dense& a);
