@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <tuple>
 
 namespace lomu::config {
@@ -37,17 +38,36 @@ Broken schedule_fits(const TrainConfig& c) {
 
 Broken decay_keeps_sign(const TrainConfig& c) {
   const OptimizerConfig& o = c.optimizer;
-  if (o.weight_decay * o.lr < 1) return {};
+  const double fastest = o.name == OptimizerName::kLoraPlus ? std::max(1.0, o.lr_ratio) : 1.0;
+  if (o.weight_decay * o.lr * fastest < 1) return {};
   return BadValue(
-      fmt::format("weight_decay x lr = {} shrinks the factors to nothing in one step", o.weight_decay * o.lr),
+      fmt::format("weight_decay x lr = {} shrinks the factors to nothing in one step", o.weight_decay * o.lr * fastest),
       "their product must be below 1");
 }
 
+Broken filter_has_singular_values(const TrainConfig& c) {
+  const OptimizerConfig& o = c.optimizer;
+  if (o.filter == SpectralFilter::kSign || o.orthogonalizer == Orthogonalizer::kExact) return {};
+  return BadValue("a spectral filter needs the singular values, which only the exact orthogonalizer computes",
+                  "remove optimizer.orthogonalizer, or optimizer.filter");
+}
+
+Broken orthogonalizer_knows_metrics(const TrainConfig& c) {
+  const OptimizerConfig& o = c.optimizer;
+  if (o.name != OptimizerName::kLoraMuon || o.orthogonalizer != Orthogonalizer::kPolarExpress) return {};
+  return BadValue("lora_muon has no polar_express: its metric needs an inverse root as well",
+                  "use exact, or newton_schulz for the paper's recursions");
+}
+
 Broken zero_start_is_damped(const TrainConfig& c) {
-  const bool undamped = c.optimizer.name == OptimizerName::kLoraMuon && !c.optimizer.damping;
+  const OptimizerName name = c.optimizer.name;
+  const bool uses_metric =
+      name == OptimizerName::kLoraMuon || name == OptimizerName::kLoraRite || name == OptimizerName::kLoraRiteCore;
+  const bool undamped = uses_metric && !c.optimizer.damping;
   if (!undamped || c.adapter.init != AdapterInit::kZero || !c.adapter.from.empty()) return {};
   return BadValue(
-      "without damping LoRA-Muon cannot start from a zero factor: the second step would throw the other factor away",
+      "without damping this optimizer cannot start from a zero factor: the second step would throw the other factor "
+      "away",
       "remove optimizer.damping: off, or set adapter.init: balanced");
 }
 
@@ -77,7 +97,9 @@ const std::vector<Rule>& rules() {
       {{"training.schedule.decay_ratio", "training.schedule.warmup_ratio", "training.schedule.warmup_steps",
         "training.steps", "training.schedule.name"},
        schedule_fits},
-      {{"optimizer.weight_decay", "optimizer.lr"}, decay_keeps_sign},
+      {{"optimizer.weight_decay", "optimizer.lr", "optimizer.lr_ratio", "optimizer.name"}, decay_keeps_sign},
+      {{"optimizer.filter", "optimizer.orthogonalizer", "optimizer.name"}, filter_has_singular_values},
+      {{"optimizer.orthogonalizer", "optimizer.name"}, orthogonalizer_knows_metrics},
       {{"optimizer.damping", "adapter.init", "optimizer.name", "adapter.from"}, zero_start_is_damped},
       {{"runtime.ranks_in_process", "training.micro_batches"}, ranks_have_work},
       {{"runtime.backend", "runtime.device"}, backend_runs_there},

@@ -105,8 +105,8 @@ class Resolve {
     const Field& field = *entry.field;
     if (schema_.applies(field, config_) || bad_.contains(field.when_key)) return;
     bad_.insert(field.path);
-    problem(fmt::format("`{}` has an effect only with `{}: {}`, which is {} here", field.path, field.when_key,
-                        field.when_value, value_text(config_, field.when_key)),
+    problem(fmt::format("`{}` has an effect only with `{}`, which is {} here", field.path, field.when_text(),
+                        value_text(config_, field.when_key)),
             &entry, "remove it");
   }
 

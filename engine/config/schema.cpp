@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <stdexcept>
 
 #include "engine/config/nearest.h"
@@ -93,6 +94,11 @@ bool is_list(const Field& field) {
 
 }  // namespace
 
+std::string Field::when_text() const {
+  const auto before_last = std::span(when_values).first(when_values.size() - 1);
+  const std::string before = fmt::format("{}", fmt::join(before_last, ", "));
+  return fmt::format("{}: {}{}{}", when_key, before, before.empty() ? "" : " or ", when_values.back());
+}
 std::string_view Field::section() const {
   return std::string_view(path).substr(0, path.rfind('.'));
 }
@@ -115,7 +121,8 @@ bool Schema::is_section(std::string_view path) const {
 bool Schema::applies(const Field& field, const TrainConfig& config) const {
   if (field.when_key.empty()) return true;
   const Field* key = find(field.when_key);
-  return key != nullptr && value_text(*key, key->get(config)) == field.when_value;
+  return key != nullptr &&
+         std::ranges::find(field.when_values, value_text(*key, key->get(config))) != field.when_values.end();
 }
 
 Value read_value(const Field& field, const Written& written) {

@@ -44,8 +44,8 @@ struct Field {
   bool optional = false;  ///< may stay without a value
   std::string off_word;   ///< the word that switches a number off; empty: there is none
   std::string excludes;   ///< the key that cannot be given together with this one
-  std::string when_key;   ///< the key has an effect only if that key has the value `when_value`
-  std::string when_value;
+  std::string when_key;   ///< the key has an effect only if that key has one of the values `when_values`
+  std::vector<std::string> when_values;
   std::string chosen_for;    ///< a value of this key is meant for one value of that key only
   std::string default_note;  ///< set where the default follows from other keys: says how, and `derive` computes it
   std::function<Value(const TrainConfig&)> derive;
@@ -53,6 +53,7 @@ struct Field {
   std::function<Value(const TrainConfig&)> get;
   std::function<void(TrainConfig&, const Value&)> set;  ///< BadValue if the value cannot be taken
 
+  [[nodiscard]] std::string when_text() const;     ///< "optimizer.name: lora_muon, muon or spectron"
   [[nodiscard]] std::string_view section() const;  ///< "training.schedule"
   [[nodiscard]] std::string_view name() const;     ///< "name"
 };

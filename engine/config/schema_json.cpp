@@ -29,7 +29,7 @@ std::string description(const Field& field) {
   std::string text = field.meaning;
   if (!field.unit.empty()) text += fmt::format(" ({})", field.unit);
   text += fmt::format(". Default: {}.", default_text(field));
-  if (!field.when_key.empty()) text += fmt::format(" Only with {}: {}.", field.when_key, field.when_value);
+  if (!field.when_key.empty()) text += fmt::format(" Only with {}.", field.when_text());
   if (!field.excludes.empty()) text += fmt::format(" Not together with {}.", field.excludes);
   for (const Choice& choice : field.choices) {
     if (!choice.meaning.empty()) text += fmt::format("\n- {}: {}", choice.name, choice.meaning);

@@ -12,7 +12,7 @@ constexpr std::size_t kNarrowestText = 30;
 
 std::string meaning_of(const Field& field) {
   if (field.when_key.empty()) return field.meaning;
-  return fmt::format("{}; only with {}: {}", field.meaning, field.when_key, field.when_value);
+  return fmt::format("{}; only with {}", field.meaning, field.when_text());
 }
 
 std::string type_of(const Field& field) {
@@ -36,8 +36,14 @@ class Printer {
     }
     const std::string standard = default_text(field);
     const std::string type = type_of(field) + ", ";
-    const std::string rest = field.required ? style_.yellow(standard) : style_.dim("default ") + standard;
-    out += fmt::format("{:{}}{}{}\n", "", left_, style_.cyan(type), rest);
+    const std::string kind = field.required ? "" : "default ";
+    if (type.size() + kind.size() + standard.size() <= room_) {
+      out += fmt::format("{:{}}{}{}{}\n", "", left_, style_.cyan(type), style_.dim(kind),
+                         field.required ? style_.yellow(standard) : standard);
+    } else {
+      for (const std::string& line : wrap(type, room_)) out += fmt::format("{:{}}{}\n", "", left_, style_.cyan(line));
+      for (const std::string& line : wrap(kind + standard, room_)) out += fmt::format("{:{}}{}\n", "", left_, line);
+    }
     for (const Choice& choice : field.choices) out += explained(choice);
     return out;
   }

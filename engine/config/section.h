@@ -1,10 +1,12 @@
 // Writes rows of the key table from struct members: `adapter.key("rank", &AdapterConfig::rank, "...")` finds the type,
-// and the reader and writer of the member, from the member itself. Used by train_schema.cpp alone.
+// and the reader and writer of the member, from the member itself. Used by the files of rows alone: train_schema.cpp
+// and optimizer_schema.cpp.
 #pragma once
 
 #include <concepts>
 #include <filesystem>
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -92,8 +94,9 @@ class Row {
   Row& optional() { return set(&Field::optional, true); }
   Row& or_off(std::string word = "off") { return set(&Field::off_word, std::move(word)); }
   Row& excludes(std::string key) { return set(&Field::excludes, std::move(key)); }
-  Row& when(std::string key, std::string value) {
-    return set(&Field::when_key, std::move(key)).set(&Field::when_value, std::move(value));
+  Row& when(std::string key, std::string value) { return when(std::move(key), std::vector{std::move(value)}); }
+  Row& when(std::string key, std::vector<std::string> values) {
+    return set(&Field::when_key, std::move(key)).set(&Field::when_values, std::move(values));
   }
   Row& chosen_for(std::string key) { return set(&Field::chosen_for, std::move(key)); }
   Row& default_from(std::string note, std::function<Value(const TrainConfig&)> derive) {
@@ -186,6 +189,20 @@ class Section {
   std::vector<Field>& fields_;
   std::string path_;
   Project project_;
+};
+
+/// The whole table while it is written.
+class Table {
+ public:
+  template <class Project>
+  Section<Project> section(std::string path, std::string meaning, Project project) {
+    return {sections_, fields_, std::move(path), std::move(meaning), project};
+  }
+  Schema build() && { return {std::move(sections_), std::move(fields_)}; }
+
+ private:
+  std::vector<SectionInfo> sections_;
+  std::vector<Field> fields_;
 };
 
 }  // namespace lomu::config

@@ -18,8 +18,20 @@ enum class OnLongRecord { kStop, kSkip, kTruncate };
 enum class TrainOn { kAssistant, kAll };
 enum class RecomputeLevel { kAuto, kNone, kNorms, kMlp, kBlock };
 enum class ScheduleName { kConstant, kLinear, kCosine, kWsd };
-enum class OptimizerName { kLoraMuon, kAdamW };
-enum class Orthogonalizer { kExact, kNewtonSchulz };
+enum class OptimizerName {
+  kLoraMuon,
+  kAdamW,
+  kMuon,
+  kMuonFactors,
+  kSpectron,
+  kLoraRite,
+  kLoraRiteCore,
+  kScaledAdamW,
+  kLoraPlus,
+};
+enum class Orthogonalizer { kExact, kNewtonSchulz, kPolarExpress };
+enum class SpectralFilter { kSign, kDamped, kPower };
+enum class MuonScaling { kOriginal, kRms, kNone };
 enum class StepMultiplier { kNone, kSqrtMOverN, kRms };
 enum class DeviceName { kAuto, kCpu, kCuda };
 enum class BackendName { kAuto, kCpu, kReference };
@@ -100,11 +112,17 @@ struct OptimizerConfig {
   bool nesterov = false;
   std::optional<double> damping = 0.1;  ///< rho; unset: off
   Orthogonalizer orthogonalizer = Orthogonalizer::kExact;
+  SpectralFilter filter = SpectralFilter::kSign;
+  double filter_tau = 0.1;
+  double filter_power = 0.5;
   StepMultiplier multiplier = StepMultiplier::kNone;
+  MuonScaling scaling = MuonScaling::kOriginal;
   int balance_every = 100;  ///< steps; 0: never
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
+  double lr_ratio = 16;
+  double delta = 1e-6;
   std::optional<double> max_grad_norm;  ///< unset: no clipping
   bool operator==(const OptimizerConfig&) const = default;
 };

@@ -1,6 +1,7 @@
-// The rows of the key table: every key of a training job, once.
+// The rows of the key table: every key of a training job, once. Those of the optimizer are in optimizer_schema.cpp.
 #include <fmt/format.h>
 
+#include "engine/config/optimizer_schema.h"
 #include "engine/config/schema.h"
 #include "engine/config/section.h"
 #include "engine/config/sites.h"
@@ -12,23 +13,6 @@ namespace {
 constexpr double kIntMax = 2147483647;
 // The largest integer that every JSON reader keeps exactly.
 constexpr double kExactMax = 9007199254740991;
-// Rates found for one optimizer mean nothing to the other: eta is the spectral size of LoRA-Muon's step of W, while
-// AdamW's rate bounds each entry of a factor.
-constexpr double kLoraMuonRate = 0.01;
-constexpr double kAdamWRate = 2e-4;
-
-class Table {
- public:
-  template <class Project>
-  Section<Project> section(std::string path, std::string meaning, Project project) {
-    return {sections_, fields_, std::move(path), std::move(meaning), project};
-  }
-  Schema build() && { return {std::move(sections_), std::move(fields_)}; }
-
- private:
-  std::vector<SectionInfo> sections_;
-  std::vector<Field> fields_;
-};
 
 void add_model(Table& table) {
   auto model = table.section(
@@ -172,69 +156,6 @@ void add_schedule(Table& table) {
   schedule
       .key("min_lr_ratio", &ScheduleConfig::min_lr_ratio, "last learning rate over the highest; constant ignores it")
       .range(0, 1);
-}
-
-void add_optimizer(Table& table) {
-  constexpr const char* kName = "optimizer.name";
-  auto optimizer = table.section(
-      "optimizer", "how the factors move", [](auto& config) -> auto& { return config.optimizer; });
-  optimizer.key("name", &OptimizerConfig::name,
-                {{"lora_muon", OptimizerName::kLoraMuon, "spectral steepest descent on the product of the factors"},
-                 {"adamw", OptimizerName::kAdamW, "AdamW on each factor"}},
-                "the rule");
-  optimizer.key("lr", &OptimizerConfig::lr, "highest learning rate; lora_muon: spectral size of one step of s P Q^T")
-      .above(0, 1e6)
-      .chosen_for(kName)
-      .default_from(fmt::format("{} for lora_muon, {} for adamw", kLoraMuonRate, kAdamWRate),
-                    [](const TrainConfig& config) -> Value {
-                      return config.optimizer.name == OptimizerName::kLoraMuon ? kLoraMuonRate : kAdamWRate;
-                    });
-  optimizer
-      .key("weight_decay", &OptimizerConfig::weight_decay,
-           "decay rate lambda: lora_muon shrinks the product, adamw each factor, by lambda x lr a step")
-      .range(0, 1e6);
-  optimizer.key("momentum", &OptimizerConfig::momentum, "decay of the gradient's running mean")
-      .from_below(0, 1)
-      .when(kName, "lora_muon");
-  optimizer.key("nesterov", &OptimizerConfig::nesterov, "look one step ahead with the momentum")
-      .when(kName, "lora_muon");
-  optimizer
-      .key("damping", &OptimizerConfig::damping,
-           "largest relative step rho of a factor whose partner starts at zero; off needs adapter.init: balanced")
-      .above(0, 1e6)
-      .or_off()
-      .when(kName, "lora_muon");
-  optimizer
-      .key("orthogonalizer", &OptimizerConfig::orthogonalizer,
-           {{"exact", Orthogonalizer::kExact, "eigendecomposition in float64 of r x r matrices"},
-            {"newton_schulz", Orthogonalizer::kNewtonSchulz, "the paper's recursions: less accurate"}},
-           "how the matrix sign is computed")
-      .when(kName, "lora_muon");
-  optimizer
-      .key("multiplier", &OptimizerConfig::multiplier,
-           {{"none", StepMultiplier::kNone, "1"},
-            {"sqrt_m_over_n", StepMultiplier::kSqrtMOverN, "sqrt(out / in)"},
-            {"rms", StepMultiplier::kRms, "0.2 sqrt(out x in / rank): AdamW's step size in RMS"}},
-           "factor on lr by the shape of the layer")
-      .when(kName, "lora_muon");
-  optimizer
-      .key("balance_every", &OptimizerConfig::balance_every,
-           "distance of evening out the norms of a pair's factors, which changes nothing else; 0: never")
-      .unit("steps")
-      .range(0, kIntMax)
-      .when(kName, "lora_muon");
-  optimizer.key("beta1", &OptimizerConfig::beta1, "decay of the first moment").from_below(0, 1).when(kName, "adamw");
-  optimizer.key("beta2", &OptimizerConfig::beta2, "decay of the second moment").from_below(0, 1).when(kName, "adamw");
-  optimizer.key("eps", &OptimizerConfig::eps, "added to the root of the second moment")
-      .above(0, 1)
-      .when(kName, "adamw");
-  optimizer
-      .key("max_grad_norm", &OptimizerConfig::max_grad_norm, "gradients are scaled down to this norm over all factors")
-      .above(0)
-      .or_off()
-      .default_from("1 for adamw, off for lora_muon", [](const TrainConfig& config) {
-        return config.optimizer.name == OptimizerName::kAdamW ? Value{1.0} : Value{};
-      });
 }
 
 void add_runtime(Table& table) {

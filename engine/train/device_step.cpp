@@ -16,7 +16,20 @@
 namespace lomu {
 namespace {
 
+void refuse_what_devices_lack(const OptimizerOptions& options) {
+  const auto refuse = [](const char* what, const char* where) {
+    throw UsageError(fmt::format("{} is not computed on a GPU yet", what), where, "set runtime.device: cpu");
+  };
+  if (options.name != OptimizerKind::kLoraMuon && options.name != OptimizerKind::kAdamW) {
+    refuse("an optimizer other than lora_muon and adamw", "optimizer.name");
+  }
+  if (options.name == OptimizerKind::kLoraMuon && options.filter != SpectralFilter::kSign) {
+    refuse("a spectral filter other than sign", "optimizer.filter");
+  }
+}
+
 DeviceOptimizerOptions device_options(const OptimizerOptions& options) {
+  refuse_what_devices_lack(options);
   DeviceOptimizerOptions device;
   device.name = options.name == OptimizerKind::kAdamW ? DeviceOptimizerOptions::Name::kAdamW
                                                       : DeviceOptimizerOptions::Name::kLoraMuon;

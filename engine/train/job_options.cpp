@@ -33,6 +33,21 @@ std::string_view chat_template_name(config::ChatTemplate chat) {
   return "auto";
 }
 
+OptimizerKind kind_of(config::OptimizerName name) {
+  switch (name) {
+    case config::OptimizerName::kLoraMuon: return OptimizerKind::kLoraMuon;
+    case config::OptimizerName::kAdamW: return OptimizerKind::kAdamW;
+    case config::OptimizerName::kMuon: return OptimizerKind::kMuon;
+    case config::OptimizerName::kMuonFactors: return OptimizerKind::kMuonFactors;
+    case config::OptimizerName::kSpectron: return OptimizerKind::kSpectron;
+    case config::OptimizerName::kLoraRite: return OptimizerKind::kLoraRite;
+    case config::OptimizerName::kLoraRiteCore: return OptimizerKind::kLoraRiteCore;
+    case config::OptimizerName::kScaledAdamW: return OptimizerKind::kScaledAdamW;
+    case config::OptimizerName::kLoraPlus: return OptimizerKind::kLoraPlus;
+  }
+  return OptimizerKind::kLoraMuon;
+}
+
 }  // namespace
 
 SessionOptions session_options(const config::TrainConfig& config) {
@@ -69,24 +84,41 @@ AdapterOptions adapter_options(const config::TrainConfig& config, int layers) {
 OptimizerOptions optimizer_options(const config::TrainConfig& config) {
   const config::OptimizerConfig& o = config.optimizer;
   OptimizerOptions options;
-  options.name = o.name == config::OptimizerName::kAdamW ? OptimizerKind::kAdamW : OptimizerKind::kLoraMuon;
+  options.name = kind_of(o.name);
   options.lr = o.lr;
   options.weight_decay = o.weight_decay;
   options.max_grad_norm = o.max_grad_norm.value_or(0.0);
   options.momentum = o.momentum;
   options.nesterov = o.nesterov;
   options.damping = o.damping;
-  options.orthogonalizer =
-      o.orthogonalizer == config::Orthogonalizer::kExact ? Orthogonalizer::kExact : Orthogonalizer::kNewtonSchulz;
+  switch (o.orthogonalizer) {
+    case config::Orthogonalizer::kExact: options.orthogonalizer = Orthogonalizer::kExact; break;
+    case config::Orthogonalizer::kNewtonSchulz: options.orthogonalizer = Orthogonalizer::kNewtonSchulz; break;
+    case config::Orthogonalizer::kPolarExpress: options.orthogonalizer = Orthogonalizer::kPolarExpress; break;
+  }
+  switch (o.filter) {
+    case config::SpectralFilter::kSign: options.filter = SpectralFilter::kSign; break;
+    case config::SpectralFilter::kDamped: options.filter = SpectralFilter::kDamped; break;
+    case config::SpectralFilter::kPower: options.filter = SpectralFilter::kPower; break;
+  }
+  options.filter_tau = o.filter_tau;
+  options.filter_power = o.filter_power;
   switch (o.multiplier) {
     case config::StepMultiplier::kNone: options.multiplier = StepMultiplier::kNone; break;
     case config::StepMultiplier::kSqrtMOverN: options.multiplier = StepMultiplier::kSqrtMOverN; break;
     case config::StepMultiplier::kRms: options.multiplier = StepMultiplier::kRms; break;
   }
+  switch (o.scaling) {
+    case config::MuonScaling::kOriginal: options.scaling = MuonScaling::kOriginal; break;
+    case config::MuonScaling::kRms: options.scaling = MuonScaling::kRms; break;
+    case config::MuonScaling::kNone: options.scaling = MuonScaling::kNone; break;
+  }
   options.balance_every = o.balance_every;
   options.beta1 = o.beta1;
   options.beta2 = o.beta2;
   options.eps = o.eps;
+  options.lr_ratio = o.lr_ratio;
+  options.delta = o.delta;
   return options;
 }
 

@@ -36,6 +36,20 @@ TEST(Load, DefaultsFollowOtherKeys) {
   EXPECT_EQ(with({"training.schedule.warmup_steps=5"}).training.schedule.warmup_ratio, std::nullopt);
 }
 
+TEST(Load, DefaultsFollowTheOptimizer) {
+  const auto of = [](const std::string& name) { return with({"optimizer.name=" + name}).optimizer; };
+  EXPECT_EQ(of("muon").orthogonalizer, Orthogonalizer::kNewtonSchulz);
+  EXPECT_EQ(of("muon_factors").orthogonalizer, Orthogonalizer::kExact);
+  EXPECT_TRUE(of("muon_factors").nesterov);
+  EXPECT_FALSE(of("spectron").nesterov);
+  EXPECT_EQ(of("spectron").momentum, 0.95);
+  EXPECT_EQ(of("lora_rite_core").momentum, 0.9);
+  EXPECT_EQ(of("lora_plus").lr, 5e-5);
+  EXPECT_EQ(of("lora_plus").lr_ratio, 16);
+  EXPECT_EQ(of("lora_rite").max_grad_norm, 1.0);
+  EXPECT_EQ(of("muon").max_grad_norm, std::nullopt);
+}
+
 TEST(Load, EveryKindOfValueIsRead) {
   const TrainConfig config = parse(R"(
 model: {path: "/models/a b"}

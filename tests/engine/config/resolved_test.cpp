@@ -30,6 +30,10 @@ TEST(Resolved, ReadsBackToTheSameConfiguration) {
       {"adapter.targets=q,down", "adapter.layers=0-3,7", "adapter.rank=256", "adapter.from=runs/first"},
       {"data.train=[a.jsonl, '12', \"with \\\"quotes\\\" # and, more\", 'true']", "data.validation=- v: x"},
       {"data.validation_split=0.1", "training.epochs=0.25", "training.seed=9007199254740991"},
+      {"optimizer.filter=damped", "optimizer.filter_tau=0.3"},
+      {"optimizer.name=muon", "optimizer.scaling=rms", "optimizer.nesterov=false"},
+      {"optimizer.name=lora_rite", "optimizer.damping=0.2"},
+      {"optimizer.name=lora_plus", "optimizer.lr_ratio=4"},
       {"model.path=caf\xc3\xa9/m.gguf", "output.dir=null.d", "data.cache_dir=new\nline"},
   };
   for (const auto& overrides : jobs) expect_round_trip(with(overrides));

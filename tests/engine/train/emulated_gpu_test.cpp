@@ -80,6 +80,17 @@ class EmulatedGpu : public testing::Test {
 constexpr double kF32Loss = 1e-5;
 constexpr double kF32Adapter = 1e-5;
 
+TEST_F(EmulatedGpu, AnOptimizerThatDevicesLackIsRefusedByName) {
+  const std::vector<std::vector<std::string>> cases = {{"optimizer.name=spectron", "optimizer.name"},
+                                                       {"optimizer.filter=damped", "optimizer.filter"}};
+  for (const auto& settings : cases) {
+    const Outcome outcome = run_.train("out", {settings[0], "runtime.device=cuda"}, {.emulated_gpus = 1});
+    EXPECT_EQ(outcome.code, 2) << outcome.err;
+    EXPECT_THAT(outcome.err, testing::AllOf(HasSubstr("not computed on a GPU"), HasSubstr(settings[1]),
+                                            HasSubstr("runtime.device: cpu")));
+  }
+}
+
 TEST_F(EmulatedGpu, LoraMuonTrainsAsOnTheCpu) {
   train("cpu", 0);
   train("gpu", 1);

@@ -40,14 +40,16 @@ double loss_without_context(const std::string& records) {
   return loss;
 }
 
-class Learning : public testing::TestWithParam<const char*> {};
+struct Rate {
+  std::string optimizer;
+  std::string lr;
+};
+class Learning : public testing::TestWithParam<Rate> {};
 
 TEST_P(Learning, BringsTheLossBelowWhatNeedsNoContext) {
   const TinyRun run;
-  const bool muon = std::string(GetParam()) == "lora_muon";
-  const Outcome outcome = run.train(
-      "out", {std::string("optimizer.name=") + GetParam(), std::string("optimizer.lr=") + (muon ? "0.1" : "0.01"),
-              "training.steps=120", "adapter.rank=8", "data.validation=test.jsonl"});
+  const Outcome outcome = run.train("out", {"optimizer.name=" + GetParam().optimizer, "optimizer.lr=" + GetParam().lr,
+                                            "training.steps=120", "adapter.rank=8", "data.validation=test.jsonl"});
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const json summary = json::parse(run.read("out/summary.json"));
   const std::string records = run.read("train.jsonl");
@@ -59,8 +61,12 @@ TEST_P(Learning, BringsTheLossBelowWhatNeedsNoContext) {
   EXPECT_LT(summary["validation_after"].get<double>(), loss_without_context(records));
 }
 
-INSTANTIATE_TEST_SUITE_P(Optimizers, Learning, testing::Values("lora_muon", "adamw"),
-                         [](const auto& test) { return std::string(test.param); });
+INSTANTIATE_TEST_SUITE_P(Optimizers, Learning,
+                         testing::Values(Rate{"lora_muon", "0.1"}, Rate{"adamw", "0.01"}, Rate{"muon_factors", "0.02"},
+                                         Rate{"spectron", "0.2"}, Rate{"lora_rite", "0.005"},
+                                         Rate{"lora_rite_core", "0.1"}, Rate{"scaled_adamw", "0.01"},
+                                         Rate{"lora_plus", "0.002"}),
+                         [](const auto& test) { return test.param.optimizer; });
 
 TEST(TrainRun, WritesAnObjectAStepAndWhatItWasTold) {
   const TinyRun run;

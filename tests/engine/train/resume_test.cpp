@@ -73,6 +73,7 @@ class Resume : public testing::Test {
 class ResumeWith : public Resume, public testing::WithParamInterface<std::string> {
  protected:
   static std::vector<std::string> job() {
+    if (GetParam() == "lora_rite") return with(kJob, {"optimizer.name=lora_rite", "optimizer.lr=0.002"});
     if (GetParam() == "adamw") return with(kJob, {"optimizer.name=adamw", "optimizer.lr=0.01"});
     return with(kJob, {"optimizer.lr=0.02", "optimizer.balance_every=2"});
   }
@@ -100,7 +101,7 @@ TEST_P(ResumeWith, MpiRanksGoOnFromWhatOneProcessBegan) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Optimizers, ResumeWith, testing::Values("lora_muon", "adamw"),
+INSTANTIATE_TEST_SUITE_P(Optimizers, ResumeWith, testing::Values("lora_muon", "adamw", "lora_rite"),
                          [](const auto& test) { return test.param; });
 
 TEST_F(Resume, GoesOnAtAnotherLevelOfRecomputation) {
