@@ -13,7 +13,8 @@ using namespace gpu;
 
 constexpr int kFactorNumbers = 2 * kGramPanelSize + kThreads / 32;
 
-/// ||factor||_2^2, the same in all threads; 0 if it is zero or not finite. Uses the half's first slot.
+/// ||factor||_2^2, the same in all threads; 0 if it is zero or not finite. Uses the half's first slot. Ends while
+/// others still read `numbers`.
 template <class Real>
 __device__ double spectral_norm_squared(const Workspace<Real>& space, const Half& half, const MomentumRule<Real>& rule,
                                         Real* numbers, int* ints, Real* work_data) {
@@ -40,9 +41,7 @@ __device__ double spectral_norm_squared(const Workspace<Real>& space, const Half
     numbers[i] = inner(row, row, 0, half.rank);
   }
   __syncthreads();
-  const double largest = as_double(largest_of<Real>(half.rank, [&](int i) { return numbers[i]; }));
-  __syncthreads();  // all have read the values
-  return ldexp(largest, exponent);
+  return ldexp(as_double(largest_of<Real>(half.rank, [&](int i) { return numbers[i]; })), exponent);
 }
 
 /// factor <- c factor, momentum <- momentum / c, and the copy, over a whole half.

@@ -86,7 +86,7 @@ struct Rotation {
 /// Rotates the rows of g until all are orthogonal to each other; false if they are not after kMostSweeps. Rounds of
 /// disjoint pairs go through all pairs in a fixed order (a round-robin tournament), eight threads to a pair. Squared
 /// norms are summed at the start of a sweep and then follow the rotations: in the sweep that finds nothing to rotate
-/// they are exact. votes: kThreads / 32 ints; norms: kMaxRank numbers.
+/// they are exact. votes: kThreads / 32 ints, which some threads may still read at the end; norms: kMaxRank numbers.
 template <class Real>
 __device__ bool orthogonalise_rows(Square<Real> g, int* votes, Real* norms) {
   constexpr int kMostSweeps = 40;
@@ -134,7 +134,6 @@ __device__ bool orthogonalise_rows(Square<Real> g, int* votes, Real* norms) {
     __syncthreads();
     bool again = false;
     for (int w = 0; w < threads() / 32; ++w) again = again || votes[w] != 0;
-    __syncthreads();  // all have read the votes
     if (!again) return true;
   }
   return false;
