@@ -4,8 +4,10 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <optional>
+#include <system_error>
 
 #include "engine/config/unknown_key.h"
 
@@ -14,6 +16,8 @@ namespace {
 
 constexpr std::string_view kQuotedTag = "!";
 constexpr std::string_view kPlainTag = "?";
+// More than a job has use for; keeps aliases from making a large document of a small one.
+constexpr std::size_t kMostItems = 64;
 
 /// Walks the two or three levels of sections of one document and collects its keys. Values below a key are looked at
 /// one level deep at most, so that aliases cannot blow up.
@@ -22,17 +26,30 @@ class Walk {
   Walk(const std::string& file, const Schema& schema, std::vector<Problem>& problems)
       : file_(file), schema_(schema), problems_(problems) {}
 
-  std::vector<Entry> run(const YAML::Node& root) {
+  Document run(const YAML::Node& root) {
     section(root, "");
+    return {std::move(entries_), std::move(items_)};
+  }
+
+  /// The keys of item number `index` of a list: `optimizer.groups.lr` is shown as optimizer.groups[index].lr.
+  std::vector<Entry> run_item(const YAML::Node& map, const std::string& list, std::size_t index) {
+    list_ = list;
+    index_ = index;
+    section(map, list);
     return std::move(entries_);
   }
 
  private:
   static int line_of(const YAML::Node& node) { return std::max(1, node.Mark().line + 1); }
 
+  [[nodiscard]] std::string shown(std::string_view path) const {
+    if (list_.empty() || !path.starts_with(list_)) return std::string(path);
+    return fmt::format("{}[{}]{}", list_, index_, path.substr(list_.size()));
+  }
+
   [[nodiscard]] std::string place(const YAML::Mark& mark, std::string_view path) const {
-    if (mark.is_null()) return fmt::format("{} ({})", file_, path);
-    return fmt::format("{}:{} ({})", file_, mark.line + 1, path);
+    if (mark.is_null()) return fmt::format("{} ({})", file_, shown(path));
+    return fmt::format("{}:{} ({})", file_, mark.line + 1, shown(path));
   }
 
   void problem(const YAML::Node& node, std::string_view path, std::string what, std::string hint = {}) {
@@ -59,6 +76,7 @@ class Walk {
 
   void entry(const YAML::Node& key, const YAML::Node& value, const std::string& path) {
     if (schema_.is_section(path)) return subsection(key, value, path);
+    if (const ItemList* list = schema_.find_list(path)) return items(key, value, *list);
     const Field* field = schema_.find(path);
     if (field == nullptr) return unknown(key, path);
     if (key.Scalar().find('.') != std::string::npos) {
@@ -81,6 +99,27 @@ class Walk {
             fmt::format("write its keys on lines of their own below `{}:`, as {}", path, first_key(path)));
   }
 
+  void items(const YAML::Node& key, const YAML::Node& value, const ItemList& list) {
+    const std::string hint = fmt::format("as `- {{{}: ..., ...}}`, one for each", list.schema->fields()[0].name());
+    if (!value.IsSequence() || value.size() == 0) {
+      return problem(key, list.path, "a list of groups of keys is expected here", hint);
+    }
+    if (value.size() > kMostItems) {
+      return problem(key, list.path, fmt::format("{} groups are too many", value.size()),
+                     fmt::format("at most {}", kMostItems));
+    }
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      const YAML::Node& node = value[i];
+      const std::string path = fmt::format("{}[{}]", list.path, i);
+      if (!node.IsMap()) {
+        problem(node, path, "an item of the list is not a group of keys", hint);
+        continue;
+      }
+      Walk walk(file_, *list.schema, problems_);
+      items_.push_back({&list, i, place(node.Mark(), path), line_of(node), walk.run_item(node, list.path, i)});
+    }
+  }
+
   [[nodiscard]] std::string first_key(std::string_view section) const {
     const auto field = std::ranges::find(schema_.fields(), section, &Field::section);
     return field == schema_.fields().end() ? std::string("key: value") : fmt::format("`{}: ...`", field->name());
@@ -91,7 +130,7 @@ class Walk {
     if (name == "<<") {
       return problem(key, path, "merge keys (<<) are not supported", "write the keys out; anchors and aliases work");
     }
-    problem(key, path, fmt::format("unknown key `{}`", path), unknown_key_hint(schema_, path));
+    problem(key, path, fmt::format("unknown key `{}`", shown(path)), unknown_key_hint(schema_, path));
   }
 
   std::optional<Written> read(const YAML::Node& key, const YAML::Node& value, const Field& field) {
@@ -133,6 +172,9 @@ class Walk {
   const Schema& schema_;
   std::vector<Problem>& problems_;
   std::vector<Entry> entries_;
+  std::vector<Item> items_;
+  std::string list_;  ///< inside an item: its list
+  std::size_t index_ = 0;
 };
 
 std::string syntax_hint(std::string_view text, const YAML::Mark& mark) {
@@ -164,10 +206,29 @@ std::optional<Written> read_list(const std::string& text) {
   }
 }
 
+/// optimizer.groups[2].lr of the command line.
+struct ItemPath {
+  const ItemList* list;
+  std::size_t index;
+  std::string path;  ///< as in the list's table: optimizer.groups.lr
+};
+
+std::optional<ItemPath> item_path(const std::string& path, const Schema& schema) {
+  const auto open = path.find('[');
+  const auto close = path.find("].", open);
+  if (open == std::string::npos || close == std::string::npos) return {};
+  const ItemList* list = schema.find_list(std::string_view(path).substr(0, open));
+  std::size_t index = 0;
+  const char* end = path.data() + close;
+  const auto [stop, error] = std::from_chars(path.data() + open + 1, end, index);
+  if (list == nullptr || error != std::errc() || stop != end) return {};
+  return ItemPath{list, index, list->path + path.substr(close + 1)};
+}
+
 }  // namespace
 
-std::vector<Entry> read_yaml(std::string_view text, const std::string& name, const Schema& schema,
-                             std::vector<Problem>& problems) {
+Document read_yaml(std::string_view text, const std::string& name, const Schema& schema,
+                   std::vector<Problem>& problems) {
   try {
     const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
     if (documents.empty() || documents.front().IsNull()) {
@@ -192,9 +253,8 @@ std::vector<Entry> read_yaml(std::string_view text, const std::string& name, con
   }
 }
 
-std::vector<Entry> read_overrides(std::span<const std::string> overrides, const Schema& schema,
-                                  std::vector<Problem>& problems) {
-  std::vector<Entry> entries;
+void read_overrides(std::span<const std::string> overrides, const Schema& schema, Document& document,
+                    std::vector<Problem>& problems) {
   std::map<std::string, int> given;
   for (const std::string& text : overrides) {
     const std::string where = fmt::format("command line: {}", text);
@@ -209,12 +269,32 @@ std::vector<Entry> read_overrides(std::span<const std::string> overrides, const 
     const std::string path = text.substr(0, equals);
     const std::string value = text.substr(equals + 1);
     const Field* field = schema.find(path);
+    std::vector<Entry>* entries = &document.entries;
     if (field == nullptr) {
-      if (schema.is_section(path))
+      if (const auto inside = item_path(path, schema)) {
+        const auto item = std::ranges::find_if(
+            document.items, [&](const Item& i) { return i.list == inside->list && i.index == inside->index; });
+        field = inside->list->schema->find(inside->path);
+        if (item == document.items.end()) {
+          refuse(fmt::format("the file has no {}[{}]", inside->list->path, inside->index), "groups count from 0");
+          continue;
+        }
+        if (field == nullptr) {
+          refuse(fmt::format("unknown key `{}`", path), unknown_key_hint(*inside->list->schema, inside->path));
+          continue;
+        }
+        entries = &item->entries;
+      } else if (schema.find_list(path) != nullptr) {
+        refuse(fmt::format("`{}` is a list of groups of keys", path),
+               fmt::format("write it in the file; {}[0].KEY=... changes a key of its first item", path));
+        continue;
+      } else if (schema.is_section(path)) {
         refuse(fmt::format("`{}` is a group of keys", path), "set its keys one by one");
-      else
+        continue;
+      } else {
         refuse(fmt::format("unknown key `{}`", path), unknown_key_hint(schema, path));
-      continue;
+        continue;
+      }
     }
     if (!given.try_emplace(path, 0).second) {
       refuse(fmt::format("`{}` is given twice", path), "keep one of them");
@@ -229,9 +309,8 @@ std::vector<Entry> read_overrides(std::span<const std::string> overrides, const 
       }
       entry.written = std::move(*list);
     }
-    entries.push_back(std::move(entry));
+    entries->push_back(std::move(entry));
   }
-  return entries;
 }
 
 }  // namespace lomu::config

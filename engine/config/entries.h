@@ -21,13 +21,29 @@ struct Entry {
   [[nodiscard]] bool from_command_line() const { return line == 0; }
 };
 
+/// The keys of one item of a list.
+struct Item {
+  const ItemList* list = nullptr;
+  std::size_t index = 0;
+  std::string where;
+  int line = 0;
+  std::vector<Entry> entries;
+};
+
+/// What was written: keys, and items of lists in the order of their lists and indices.
+struct Document {
+  std::vector<Entry> entries;
+  std::vector<Item> items;
+};
+
 /// `name` is the file's name in messages. Problems are appended; what could be read is returned. Never throws on bad
 /// text.
-std::vector<Entry> read_yaml(std::string_view text, const std::string& name, const Schema& schema,
-                             std::vector<Problem>& problems);
+Document read_yaml(std::string_view text, const std::string& name, const Schema& schema,
+                   std::vector<Problem>& problems);
 
-/// Overrides of the form key.path=value. The value of a list key is one entry, or a YAML list as [a, b].
-std::vector<Entry> read_overrides(std::span<const std::string> overrides, const Schema& schema,
-                                  std::vector<Problem>& problems);
+/// Adds overrides of the form key.path=value to `document`. The value of a list key is one entry, or a YAML list as
+/// [a, b]. A key of an item that the document has is given as optimizer.groups[0].lr=0.1.
+void read_overrides(std::span<const std::string> overrides, const Schema& schema, Document& document,
+                    std::vector<Problem>& problems);
 
 }  // namespace lomu::config

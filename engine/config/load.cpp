@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "engine/config/checks.h"
@@ -15,36 +16,54 @@
 namespace lomu::config {
 namespace {
 
+/// What has no line comes last.
+void in_order_of_the_file(std::vector<Problem>& problems) {
+  const auto order = [](const Problem& p) { return p.line == 0 ? std::numeric_limits<int>::max() : p.line; };
+  std::ranges::stable_sort(problems, {}, order);
+}
+
 /// Turns entries into a configuration and collects everything that is wrong on the way.
 class Resolve {
  public:
   Resolve(const Schema& schema, const std::string& name, std::vector<Problem> problems)
       : schema_(schema), name_(name), problems_(std::move(problems)) {}
+  /// One item of a list of a job that has been resolved.
+  Resolve(const Item& item, const Resolve& job)
+      : schema_(*item.list->schema),
+        name_(item.where),
+        item_(&item),
+        job_(&job),
+        config_(item.list->blank(job.config_)) {}
 
   TrainConfig run(const std::vector<Entry>& entries) {
+    const TrainConfig start = config_;
     choose(entries);
     for (const Entry* entry : chosen_) apply(*entry);
     require();
     for (const Entry* entry : chosen_) refuse_ineffective(*entry);
     for (const Entry* entry : chosen_) refuse_stale(*entry);
     for (const Field& field : schema_.fields()) {
-      if (field.derive && given(field.path) == nullptr) field.set(config_, field.derive(config_));
+      if (field.derive && given(field.path) == nullptr && !inherited(start)) {
+        field.set(config_, field.derive(config_));
+      }
     }
     check_rules();
     return config_;
   }
 
-  /// Everything found, in the order of the file; what has no line comes last.
-  [[nodiscard]] std::vector<Problem> problems() && {
-    const auto order = [](const Problem& p) { return p.line == 0 ? std::numeric_limits<int>::max() : p.line; };
-    std::ranges::stable_sort(problems_, {}, order);
-    return std::move(problems_);
-  }
+  [[nodiscard]] const std::vector<Problem>& problems() const { return problems_; }
 
  private:
   void problem(std::string what, const Entry* entry, std::string hint) {
     problems_.push_back({std::move(what), entry == nullptr ? name_ : entry->where, std::move(hint),
-                         entry == nullptr ? 0 : entry->line});
+                         entry == nullptr ? (item_ == nullptr ? 0 : item_->line) : entry->line});
+  }
+
+  /// Whether an item takes from the job what follows from other keys, being of the kind that the job names.
+  [[nodiscard]] bool inherited(const TrainConfig& start) const {
+    if (item_ == nullptr) return false;
+    const Field& kind = *schema_.find(item_->list->kind);
+    return kind.get(start) == kind.get(config_);
   }
 
   static const Entry* last(const std::vector<Entry>& entries, std::string_view path, bool from_file_only = false) {
@@ -80,6 +99,11 @@ class Resolve {
     }
   }
 
+  [[nodiscard]] std::string text_of(const std::string& path) const {
+    const Field& key = *schema_.find(path);
+    return value_text(key, key.get(config_));
+  }
+
   void apply(const Entry& entry) {
     try {
       if (entry.readable)
@@ -106,40 +130,70 @@ class Resolve {
     if (schema_.applies(field, config_) || bad_.contains(field.when_key)) return;
     bad_.insert(field.path);
     problem(fmt::format("`{}` has an effect only with `{}`, which is {} here", field.path, field.when_text(),
-                        value_text(config_, field.when_key)),
+                        text_of(field.when_key)),
             &entry, "remove it");
   }
 
-  /// A value of the file that was chosen for another value of a key which the command line has changed.
-  void refuse_stale(const Entry& entry) {
-    const Field& field = *entry.field;
-    const auto changed = replaced_.find(field.chosen_for);
-    if (changed == replaced_.end() || entry.from_command_line() || bad_.contains(field.chosen_for)) return;
-    const Field& key = *schema_.find(field.chosen_for);
+  /// What the command line has made of a key that the file sets.
+  struct Change {
+    std::string was, now;
+  };
+  [[nodiscard]] std::optional<Change> change_of(const std::string& path) const {
+    const auto changed = replaced_.find(path);
+    if (changed == replaced_.end() || bad_.contains(path)) return {};
     const Entry* before = changed->second;
-    const std::string was =
-        before != nullptr && !before->written.items.empty() ? before->written.items.front().text : default_text(key);
-    const std::string now = value_text(config_, key.path);
-    if (was == now) return;
-    problem(fmt::format("`{}` of the file was chosen for {}, and the command line asks for {}", field.path, was, now),
-            &entry, fmt::format("give {}=... as well; the default is {}", field.path, default_text(field)));
+    const std::string was = before != nullptr && !before->written.items.empty() ? before->written.items.front().text
+                                                                                : default_text(*schema_.find(path));
+    const std::string now = text_of(path);
+    if (was == now) return {};
+    return Change{was, now};
   }
 
+  /// A value of the file that was chosen for another value of a key which the command line has changed; in an item that
+  /// does not say that key itself, which it has changed in the job.
+  void refuse_stale(const Entry& entry) {
+    const Field& field = *entry.field;
+    if (entry.from_command_line() || field.chosen_for.empty()) return;
+    std::optional<Change> change = change_of(field.chosen_for);
+    if (job_ != nullptr && given(field.chosen_for) == nullptr) {
+      change = job_->change_of(item_->list->like + field.chosen_for.substr(item_->list->path.size()));
+    }
+    if (!change) return;
+    problem(fmt::format("`{}` of the file was chosen for {}, and the command line asks for {}", field.path, change->was,
+                        change->now),
+            &entry, fmt::format("give {}=... as well; the default is {}", shown(field.path), default_text(field)));
+  }
+
+  [[nodiscard]] std::string shown(const std::string& path) const {
+    if (item_ == nullptr) return path;
+    return fmt::format("{}[{}]{}", item_->list->path, item_->index, path.substr(item_->list->path.size()));
+  }
+
+  /// The key of an item that stands for a key of the job; other keys stay.
+  [[nodiscard]] std::string key_here(const std::string& key) const {
+    if (item_ == nullptr || !key.starts_with(item_->list->like + ".")) return key;
+    return item_->list->path + key.substr(item_->list->like.size());
+  }
+
+  /// An item is held against rules about keys that it gives; those about the rest are the job's.
   void check_rules() {
     for (const Rule& rule : rules()) {
       const Entry* blamed = nullptr;
       bool readable = true;
-      for (const std::string& key : rule.keys) {
+      for (const std::string& rule_key : rule.keys) {
+        const std::string key = key_here(rule_key);
         readable = readable && !bad_.contains(key);
         if (blamed == nullptr) blamed = given(key);
       }
-      if (!readable) continue;
+      if (!readable || (item_ != nullptr && blamed == nullptr)) continue;
       if (const auto bad = rule.broken(config_)) problem(bad->what(), blamed, bad->hint());
     }
   }
 
   const Schema& schema_;
-  const std::string& name_;
+  std::string name_;
+  const Item* item_ = nullptr;
+  const Resolve* job_ = nullptr;  ///< of an item
   std::vector<Problem> problems_;
   TrainConfig config_;
   std::vector<const Entry*> chosen_;              ///< one for each key that is given, in the order written
@@ -152,13 +206,22 @@ class Resolve {
 TrainConfig parse_config(std::string_view text, const std::string& name, std::span<const std::string> overrides) {
   const Schema& schema = train_schema();
   std::vector<Problem> problems;
-  std::vector<Entry> entries = read_yaml(text, name, schema, problems);
-  const bool readable = problems.empty() || !entries.empty();
-  for (Entry& entry : read_overrides(overrides, schema, problems)) entries.push_back(std::move(entry));
+  Document document = read_yaml(text, name, schema, problems);
+  const bool readable = problems.empty() || !document.entries.empty();
+  read_overrides(overrides, schema, document, problems);
   if (!readable) throw ConfigError(std::move(problems));
   Resolve resolve(schema, name, std::move(problems));
-  TrainConfig config = resolve.run(entries);
-  if (auto found = std::move(resolve).problems(); !found.empty()) throw ConfigError(std::move(found));
+  TrainConfig config = resolve.run(document.entries);
+  std::vector<Problem> found = resolve.problems();
+  for (const Item& item : document.items) {
+    Resolve of_item(item, resolve);
+    const TrainConfig complete = of_item.run(item.entries);
+    const std::vector<Problem>& more = of_item.problems();
+    if (more.empty()) item.list->append(config, complete);
+    found.insert(found.end(), more.begin(), more.end());
+  }
+  in_order_of_the_file(found);
+  if (!found.empty()) throw ConfigError(std::move(found));
   return config;
 }
 

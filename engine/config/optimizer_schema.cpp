@@ -1,6 +1,8 @@
 #include "engine/config/optimizer_schema.h"
 
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace lomu::config {
@@ -149,6 +151,58 @@ void add_moments(SectionOf& optimizer) {
       .when(kName, "scaled_adamw");
 }
 
+constexpr const char* kGroups = "optimizer.groups";
+
+/// The group that a job stands for while an item is read; asked for a default, an empty one.
+struct FirstGroup {
+  const OptimizerGroup& operator()(const TrainConfig& config) const {
+    static const OptimizerGroup none;
+    return config.optimizer_groups.empty() ? none : config.optimizer_groups.front();
+  }
+  OptimizerGroup& operator()(TrainConfig& config) const { return config.optimizer_groups.front(); }
+};
+
+void add_groups(Table& table) {
+  Table own;
+  auto group = own.section(kGroups, "parameters that are stepped otherwise", FirstGroup{});
+  group
+      .key("match", &OptimizerGroup::match,
+           "which: q, k, v, o, gate, up, down, embedding, head, norm, bias, or full names with *")
+      .required();
+  group.key("lr_multiplier", &OptimizerGroup::lr_multiplier, "lr of the group over optimizer.lr")
+      .above(0, 1e6)
+      .optional()
+      .excludes("optimizer.groups.lr");
+
+  ItemList list;
+  list.path = kGroups;
+  list.meaning = "parameters that are stepped otherwise; each goes to the first group that means it";
+  list.like = "optimizer";
+  list.but = "max_grad_norm";
+  list.kind = "optimizer.groups.name";
+  list.size = [](const TrainConfig& config) { return config.optimizer_groups.size(); };
+  list.blank = [](const TrainConfig& config) {
+    TrainConfig item = config;
+    item.optimizer_groups.assign(1, {});
+    return item;
+  };
+  list.item = [](const TrainConfig& config, std::size_t i) {
+    TrainConfig item = config;
+    item.optimizer_groups = {config.optimizer_groups.at(i)};
+    item.optimizer = config.optimizer_groups[i].optimizer;
+    return item;
+  };
+  list.append = [](TrainConfig& config, const TrainConfig& item) {
+    OptimizerGroup complete = item.optimizer_groups.front();
+    complete.optimizer = item.optimizer;
+    if (const auto multiplier = std::exchange(complete.lr_multiplier, {})) {
+      complete.optimizer.lr = *multiplier * config.optimizer.lr;
+    }
+    config.optimizer_groups.push_back(std::move(complete));
+  };
+  table.list(std::move(list), std::move(own));
+}
+
 }  // namespace
 
 void add_optimizer(Table& table) {
@@ -164,6 +218,7 @@ void add_optimizer(Table& table) {
       .default_from("1 for adamw, lora_plus, scaled_adamw and lora_rite, else off", [](const TrainConfig& config) {
         return standard(config.optimizer.name).clipped ? Value{1.0} : Value{};
       });
+  add_groups(table);
 }
 
 }  // namespace lomu::config

@@ -18,6 +18,31 @@ std::string line_of(const Field& field, const Value& value, std::size_t indent) 
   return line + fmt::format("# {}{}\n", field.meaning, unit);
 }
 
+/// Whether a key is written: it has an effect, and a value.
+bool written(const Schema& schema, const Field& field, const TrainConfig& config) {
+  if (!schema.applies(field, config)) return false;
+  return !std::holds_alternative<std::monostate>(field.get(config)) || !field.off_word.empty();
+}
+
+std::string items_of(const ItemList& list, const TrainConfig& config, std::size_t indent) {
+  const std::size_t count = list.size(config);
+  if (count == 0) return {};
+  const std::string name = list.path.substr(list.path.rfind('.') + 1);
+  std::string text = fmt::format("{:{}}{}:  # {}\n", "", indent, name, list.meaning);
+  for (std::size_t i = 0; i < count; ++i) {
+    const TrainConfig item = list.item(config, i);
+    bool first = true;
+    for (const Field& field : list.schema->fields()) {
+      if (!written(*list.schema, field, item)) continue;
+      std::string line = line_of(field, field.get(item), indent + 4);
+      if (first) line[indent + 2] = '-';
+      first = false;
+      text += line;
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string resolved_yaml(const TrainConfig& config) {
@@ -29,10 +54,11 @@ std::string resolved_yaml(const TrainConfig& config) {
     const std::string name = section.path.substr(section.path.rfind('.') + 1);
     text += fmt::format("{}{:{}}{}:  # {}\n", depth == 0 ? "\n" : "", "", 2 * depth, name, section.meaning);
     for (const Field& field : schema.fields()) {
-      if (field.section() != section.path || !schema.applies(field, config)) continue;
-      const Value value = field.get(config);
-      const bool unset = std::holds_alternative<std::monostate>(value) && field.off_word.empty();
-      if (!unset) text += line_of(field, value, 2 * (depth + 1));
+      if (field.section() != section.path || !written(schema, field, config)) continue;
+      text += line_of(field, field.get(config), 2 * (depth + 1));
+    }
+    for (const ItemList& list : schema.lists()) {
+      if (list.path.substr(0, list.path.rfind('.')) == section.path) text += items_of(list, config, 2 * (depth + 1));
     }
   }
   return text;

@@ -106,8 +106,13 @@ std::string_view Field::name() const {
   return std::string_view(path).substr(path.rfind('.') + 1);
 }
 
-Schema::Schema(std::vector<SectionInfo> sections, std::vector<Field> fields)
-    : sections_(std::move(sections)), fields_(std::move(fields)) {}
+Schema::Schema(std::vector<SectionInfo> sections, std::vector<Field> fields, std::vector<ItemList> lists)
+    : sections_(std::move(sections)), fields_(std::move(fields)), lists_(std::move(lists)) {}
+
+const ItemList* Schema::find_list(std::string_view path) const {
+  const auto it = std::ranges::find(lists_, path, &ItemList::path);
+  return it == lists_.end() ? nullptr : &*it;
+}
 
 const Field* Schema::find(std::string_view path) const {
   const auto it = std::ranges::find(fields_, path, &Field::path);

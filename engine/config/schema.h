@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -64,12 +65,35 @@ struct SectionInfo {
   std::string meaning;
 };
 
+class Schema;
+
+/// A key whose value is a list of groups of keys. An item has a table of keys of its own, which reads and writes a job
+/// of its own: one in which the values of the item stand where the job has those it replaces.
+struct ItemList {
+  std::string path;     ///< "optimizer.groups"
+  std::string meaning;  ///< one line, lower case, no full stop
+  std::string like;     ///< "optimizer": the section whose keys an item may have beside its own
+  std::string but;      ///< key of that section that is the job's alone: "max_grad_norm"
+  std::string kind;     ///< key of an item; defaults that follow from others are inherited if it is as in the job
+  /// Sections: `path`. Fields: the item's own, then those like `like`'s, all under `path`.
+  std::shared_ptr<const Schema> schema;
+  std::size_t own_fields = 0;
+
+  std::function<std::size_t(const TrainConfig&)> size;
+  std::function<TrainConfig(const TrainConfig&)> blank;              ///< an item of which nothing is said yet
+  std::function<TrainConfig(const TrainConfig&, std::size_t)> item;  ///< item number i
+  std::function<void(TrainConfig&, const TrainConfig&)> append;      ///< of a job, an item that is complete
+};
+
 class Schema {
  public:
-  Schema(std::vector<SectionInfo> sections, std::vector<Field> fields);
+  Schema(std::vector<SectionInfo> sections, std::vector<Field> fields, std::vector<ItemList> lists = {});
 
   [[nodiscard]] const std::vector<SectionInfo>& sections() const { return sections_; }
   [[nodiscard]] const std::vector<Field>& fields() const { return fields_; }
+  [[nodiscard]] const std::vector<ItemList>& lists() const { return lists_; }
+  /// nullptr if there is no such list.
+  [[nodiscard]] const ItemList* find_list(std::string_view path) const;
   /// nullptr if there is no such key.
   [[nodiscard]] const Field* find(std::string_view path) const;
   [[nodiscard]] bool is_section(std::string_view path) const;
@@ -79,6 +103,7 @@ class Schema {
  private:
   std::vector<SectionInfo> sections_;
   std::vector<Field> fields_;
+  std::vector<ItemList> lists_;
 };
 
 /// The table of a training job. Built once, never changed.

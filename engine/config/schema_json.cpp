@@ -121,6 +121,14 @@ std::string schema_json(const Schema& schema) {
     require(at(field.section()), field.name());
     require(root, field.section());
   }
+  for (const ItemList& list : schema.lists()) {
+    Json item = group(list.schema->sections().front().meaning);
+    for (const Field& field : list.schema->fields()) {
+      item["properties"][std::string(field.name())] = property(field);
+      if (field.required) require(item, field.name());
+    }
+    at(list.path) = {{"type", "array"}, {"items", item}, {"minItems", 1}, {"description", list.meaning}};
+  }
   return root.dump(2) + "\n";
 }
 

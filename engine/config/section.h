@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -198,9 +199,31 @@ class Table {
   Section<Project> section(std::string path, std::string meaning, Project project) {
     return {sections_, fields_, std::move(path), std::move(meaning), project};
   }
-  Schema build() && { return {std::move(sections_), std::move(fields_)}; }
+  /// Adds the list: `own` holds the rows of an item's own keys; to its table come copies of the rows of `list.like`,
+  /// which must be complete.
+  void list(ItemList list, Table own) {
+    list.own_fields = own.fields_.size();
+    const auto renamed = [&list](const std::string& path) {
+      return path.starts_with(list.like + ".") ? list.path + path.substr(list.like.size()) : path;
+    };
+    for (Field field : fields_) {
+      if (field.section() != list.like || field.name() == list.but) continue;
+      for (std::string* path : {&field.path, &field.excludes, &field.when_key, &field.chosen_for}) {
+        *path = renamed(*path);
+      }
+      // What an own key excludes, excludes it.
+      for (const Field& other : own.fields_) {
+        if (other.excludes == field.path) field.excludes = other.path;
+      }
+      own.fields_.push_back(std::move(field));
+    }
+    list.schema = std::make_shared<const Schema>(std::move(own).build());
+    lists_.push_back(std::move(list));
+  }
+  Schema build() && { return {std::move(sections_), std::move(fields_), std::move(lists_)}; }
 
  private:
+  std::vector<ItemList> lists_;
   std::vector<SectionInfo> sections_;
   std::vector<Field> fields_;
 };

@@ -127,6 +127,14 @@ struct OptimizerConfig {
   bool operator==(const OptimizerConfig&) const = default;
 };
 
+/// Parameters that are stepped otherwise than `optimizer` says.
+struct OptimizerGroup {
+  std::vector<std::string> match;       ///< site names, or full names with *
+  OptimizerConfig optimizer;            ///< whole: what the group leaves out is filled in; max_grad_norm is the job's
+  std::optional<double> lr_multiplier;  ///< while it is read: becomes optimizer.lr
+  bool operator==(const OptimizerGroup&) const = default;
+};
+
 struct RuntimeConfig {
   DeviceName device = DeviceName::kAuto;
   BackendName backend = BackendName::kAuto;
@@ -151,6 +159,7 @@ struct TrainConfig {
   DataConfig data;
   TrainingConfig training;
   OptimizerConfig optimizer;
+  std::vector<OptimizerGroup> optimizer_groups;
   RuntimeConfig runtime;
   OutputConfig output;
   bool operator==(const TrainConfig&) const = default;

@@ -181,7 +181,12 @@ std::string unknown_key_hint(const Schema& schema, std::string_view path) {
   const std::string name = lowered(last_part(path));
   const std::string_view section = path.substr(0, path.size() - last_part(path).size());
   const auto alias = std::ranges::find(kAliases, name, &Alias::theirs);
-  if (alias != kAliases.end()) return did_you_mean({std::string(alias->ours)}, alias->note);
+  if (alias != kAliases.end()) {
+    // In an item of a list our key may have another path.
+    const auto here = named(schema, last_part(alias->ours));
+    const bool elsewhere = schema.find(alias->ours) == nullptr && !schema.is_section(alias->ours);
+    return did_you_mean(elsewhere && !here.empty() ? here : std::vector{std::string(alias->ours)}, alias->note);
+  }
   if (const auto elsewhere = named(schema, name); !elsewhere.empty()) return did_you_mean(elsewhere);
   const std::string_view parent = section.empty() ? section : section.substr(0, section.size() - 1);
   if (const auto close = nearest_under(schema, parent, name)) return did_you_mean({*close});

@@ -9,6 +9,7 @@
 
 #include "engine/optimizers/adamw.h"
 #include "engine/optimizers/fixed_order_sum.h"
+#include "engine/optimizers/grouped.h"
 #include "engine/optimizers/lora_muon.h"
 #include "engine/optimizers/lora_plus.h"
 #include "engine/optimizers/lora_rite.h"
@@ -104,6 +105,7 @@ std::span<float> state_slot(const PairView& pair, std::span<const StateSlot> slo
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options) {
   check_options(options);
+  if (!options.groups.empty()) return std::make_unique<Grouped>(options);
   switch (options.name) {
     case OptimizerKind::kLoraMuon: return std::make_unique<LoraMuon>(options);
     case OptimizerKind::kAdamW: return std::make_unique<AdamW>(options);

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -95,6 +96,10 @@ class Optimizer {
   /// The arrays of state a parameter has, in the order they lie in PairView::state.
   [[nodiscard]] virtual std::span<const StateSlot> state_slots(const ParameterShape& shape) const = 0;
 
+  /// Refuses what is wrong about the choice of parameters as a whole: `all` are those of every rank. Call it once,
+  /// where check() sees only the pairs of this rank.
+  virtual void check_all(std::span<const ParameterShape> /*all*/) const {}
+
   /// Refuses, by name, a pair this optimizer cannot train (UsageError). Call it once before step 1; step() calls it
   /// too.
   virtual void check(std::span<const PairView> pairs) const = 0;
@@ -137,6 +142,8 @@ enum class SpectralFilter : std::uint8_t { kSign, kDamped, kPower };
 /// 0.2 sqrt(max(rows, columns)), or 1.
 enum class MuonScaling : std::uint8_t { kOriginal, kRms, kNone };
 
+struct OptimizerGroup;
+
 struct OptimizerOptions {
   OptimizerKind name = OptimizerKind::kLoraMuon;
   double lr = 0.02;            ///< peak; the step's own comes in StepInfo
@@ -163,6 +170,15 @@ struct OptimizerOptions {
   double eps = 1e-8;
   double lr_ratio = 16.0;  ///< lora_plus: learning rate of the left factor over that of the right one
   double delta = 1e-6;     ///< scaled_adamw: added to the Grams it inverts
+
+  std::vector<OptimizerGroup> groups;  ///< parameters that are stepped otherwise (grouped.h)
+};
+
+/// The parameters that any of the patterns means (parameter_names.h), and how they are stepped. `options` has no
+/// groups; its max_grad_norm is that of the job.
+struct OptimizerGroup {
+  std::vector<std::string> match;
+  OptimizerOptions options;
 };
 
 /// Checks the options (UsageError names the option) and makes the optimizer.

@@ -48,41 +48,7 @@ OptimizerKind kind_of(config::OptimizerName name) {
   return OptimizerKind::kLoraMuon;
 }
 
-}  // namespace
-
-SessionOptions session_options(const config::TrainConfig& config) {
-  SessionOptions options;
-  options.model = config.model.path;
-  const config::RuntimeConfig& runtime = config.runtime;
-  options.compute = {runtime.device, runtime.backend, runtime.dtype, runtime.threads, runtime.deterministic, true};
-  options.future_pairs = [config](const ModelConfig& model) {
-    return plan_pairs(model, adapter_options(config, static_cast<int>(model.num_layers)));
-  };
-  return options;
-}
-
-AdapterOptions adapter_options(const config::TrainConfig& config, int layers) {
-  AdapterOptions options;
-  options.rank = config.adapter.rank;
-  options.alpha = config.adapter.alpha;
-  options.rslora = config.adapter.rslora;
-  options.dropout = config.adapter.dropout;
-  options.targets.clear();
-  for (const std::string& target : config.adapter.targets) options.targets.push_back(site_named(target));
-  if (!config.adapter.layers.empty()) {
-    const std::vector<bool> mask = config.adapter.layer_mask(layers);
-    options.layers.emplace();
-    for (std::size_t i = 0; i < mask.size(); ++i) {
-      if (mask[i]) options.layers->push_back(static_cast<std::int64_t>(i));
-    }
-  }
-  options.init = config.adapter.init == config::AdapterInit::kBalanced ? AdapterInit::kBalanced : AdapterInit::kZero;
-  options.seed = static_cast<std::uint64_t>(config.training.seed);
-  return options;
-}
-
-OptimizerOptions optimizer_options(const config::TrainConfig& config) {
-  const config::OptimizerConfig& o = config.optimizer;
+OptimizerOptions options_of(const config::OptimizerConfig& o) {
   OptimizerOptions options;
   options.name = kind_of(o.name);
   options.lr = o.lr;
@@ -119,6 +85,47 @@ OptimizerOptions optimizer_options(const config::TrainConfig& config) {
   options.eps = o.eps;
   options.lr_ratio = o.lr_ratio;
   options.delta = o.delta;
+  return options;
+}
+
+}  // namespace
+
+SessionOptions session_options(const config::TrainConfig& config) {
+  SessionOptions options;
+  options.model = config.model.path;
+  const config::RuntimeConfig& runtime = config.runtime;
+  options.compute = {runtime.device, runtime.backend, runtime.dtype, runtime.threads, runtime.deterministic, true};
+  options.future_pairs = [config](const ModelConfig& model) {
+    return plan_pairs(model, adapter_options(config, static_cast<int>(model.num_layers)));
+  };
+  return options;
+}
+
+AdapterOptions adapter_options(const config::TrainConfig& config, int layers) {
+  AdapterOptions options;
+  options.rank = config.adapter.rank;
+  options.alpha = config.adapter.alpha;
+  options.rslora = config.adapter.rslora;
+  options.dropout = config.adapter.dropout;
+  options.targets.clear();
+  for (const std::string& target : config.adapter.targets) options.targets.push_back(site_named(target));
+  if (!config.adapter.layers.empty()) {
+    const std::vector<bool> mask = config.adapter.layer_mask(layers);
+    options.layers.emplace();
+    for (std::size_t i = 0; i < mask.size(); ++i) {
+      if (mask[i]) options.layers->push_back(static_cast<std::int64_t>(i));
+    }
+  }
+  options.init = config.adapter.init == config::AdapterInit::kBalanced ? AdapterInit::kBalanced : AdapterInit::kZero;
+  options.seed = static_cast<std::uint64_t>(config.training.seed);
+  return options;
+}
+
+OptimizerOptions optimizer_options(const config::TrainConfig& config) {
+  OptimizerOptions options = options_of(config.optimizer);
+  for (const config::OptimizerGroup& group : config.optimizer_groups) {
+    options.groups.push_back({group.match, options_of(group.optimizer)});
+  }
   return options;
 }
 

@@ -23,6 +23,9 @@ std::size_t summing_bytes(const config::TrainConfig& job, std::size_t length, bo
 std::size_t optimizer_bytes(const config::TrainConfig& job, std::span<const PairInfo> pairs, DeviceSteps* steps) {
   const OptimizerOptions options = optimizer_options(job);
   const auto optimizer = make_optimizer(options);
+  std::vector<ParameterShape> all;
+  for (const PairInfo& p : pairs) all.push_back(parameter_shape(p));
+  optimizer->check_all(all);
   std::size_t floats = 0;
   for (const PairInfo& p : pairs) floats += static_cast<std::size_t>(optimizer->state_size(parameter_shape(p)));
   const bool zero = job.adapter.init == config::AdapterInit::kZero;

@@ -30,7 +30,11 @@ ShardedStep::ShardedStep(const OptimizerOptions& options, AdaptedModel& model, S
       options_(options),
       optimizer_(make_optimizer(options)),
       shards_(std::move(shards)),
-      length_(model.adapters()->factors().size()) {}
+      length_(model.adapters()->factors().size()) {
+  std::vector<ParameterShape> all;
+  for (const PairInfo& p : model.adapters()->pairs()) all.push_back(parameter_shape(p));
+  optimizer_->check_all(all);
+}
 
 std::size_t ShardedStep::owned_state_size() const {
   std::size_t size = 0;

@@ -94,6 +94,17 @@ TEST_F(RunFailure, FactorsThatOverflowInTheLastStepAreNotExported) {
 
 // ---- ranks ---------------------------------------------------------------------------------------------------------
 
+TEST_F(RunFailure, AGroupThatMeansNoParameterIsNamedAndNothingIsTrained) {
+  run_.write("job.yaml", run_.read("job.yaml") + "optimizer: {groups: [{match: norm, name: adamw}]}\n");
+  for (const char* ranks : {"1", "2"}) {
+    const Outcome outcome = run_.train("out", {std::string("runtime.ranks_in_process=") + ranks});
+    EXPECT_EQ(outcome.code, 2) << outcome.err;
+    EXPECT_THAT(outcome.err, testing::AllOf(HasSubstr("the pattern `norm` means none of the"),
+                                            HasSubstr("optimizer.groups[0].match")));
+    EXPECT_TRUE(run_.adapter("out").empty());
+  }
+}
+
 TEST_F(RunFailure, MoreRanksThanMicroBatchesAreRefused) {
   expect_failure(run_.train("out", {"runtime.ranks_in_process=5"}), 2, {"micro-batches"});
   EXPECT_FALSE(fs::exists(run_.path("out")));

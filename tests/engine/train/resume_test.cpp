@@ -104,6 +104,26 @@ TEST_P(ResumeWith, MpiRanksGoOnFromWhatOneProcessBegan) {
 INSTANTIATE_TEST_SUITE_P(Optimizers, ResumeWith, testing::Values("lora_muon", "adamw", "lora_rite"),
                          [](const auto& test) { return test.param; });
 
+TEST_F(Resume, GivesTheBitsOfAnUninterruptedRunWithParameterGroups) {
+  run_.write("job.yaml", run_.read("job.yaml") +
+                             "optimizer:\n"
+                             "  lr: 0.02\n"
+                             "  groups:\n"
+                             "    - {match: [q, k], name: adamw, lr: 0.01}\n"
+                             "    - {match: [\"model.layers.1.*\"], name: lora_rite, lr: 0.002}\n");
+  whole_run(kJob);
+  for (const char* ranks : {"1", "3"}) {
+    interrupt();
+    const Outcome outcome = resume(with(kJob, {std::string("runtime.ranks_in_process=") + ranks}));
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_TRUE(run_.adapter("out") == adapter_) << ranks << " ranks";
+  }
+  interrupt();
+  const Outcome outcome = resume(with(kJob, {"optimizer.groups[0].lr=0.02"}));
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("other settings"));
+}
+
 TEST_F(Resume, GoesOnAtAnotherLevelOfRecomputation) {
   whole_run(with(kJob, {"training.recompute=none"}));
   for (const std::string level : {"auto", "norms", "mlp", "block"}) {
