@@ -24,6 +24,7 @@
 #include "engine/session/compute.h"
 #include "engine/session/speed.h"
 #include "kernels/error.h"
+#include "kernels/staging.h"
 #include "models/files/model_files.h"
 
 namespace lomu {
@@ -65,10 +66,12 @@ class Group {
     linear_.frozen.storage = weights_.data();
     std::vector<float> rows(static_cast<std::size_t>(Ops::kPackRows * site.in));
     for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i * 2654435761u % 4096) / 2048.0f - 1.0f;
+    Staging staging(memory);
     for (std::size_t part = 0; part < site.outs.size(); ++part) {
       const std::int64_t out = site.outs[part];
       for (std::int64_t row = 0; row < out; row += Ops::kPackRows) {
-        backend.ops->pack_frozen(linear_.frozen, part, row, std::min(Ops::kPackRows, out - row), rows.data());
+        const EncodedRows some = encoded(rows.data(), std::min(Ops::kPackRows, out - row), site.in);
+        backend.ops->pack_frozen(linear_.frozen, part, row, staging.bring(some));
       }
       linear_.bias.push_back(nullptr);
       Adapter& adapter = linear_.adapters.emplace_back();

@@ -86,9 +86,13 @@ std::size_t TimedOps::adapter_bytes(const AdaptedLinear& linear) const {
   return inner_.adapter_bytes(linear);
 }
 
-void TimedOps::pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
-                           const float* w) const {
-  inner_.pack_frozen(linear, part, first_row, rows, w);
+void TimedOps::dequantize(const EncodedRows& from, const Tensor& to) const {
+  inner_.dequantize(from, to);
+}
+
+void TimedOps::pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row,
+                           const EncodedRows& w) const {
+  inner_.pack_frozen(linear, part, first_row, w);
 }
 
 void TimedOps::pack_adapters(const AdaptedLinear& linear) const {

@@ -50,9 +50,10 @@ class TimedOps final : public Ops {
   }
   [[nodiscard]] std::size_t frozen_bytes(const FrozenLinear& linear) const override;
   [[nodiscard]] std::size_t adapter_bytes(const AdaptedLinear& linear) const override;
-  /// Not timed: loading calls it from many threads at once.
-  void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
-                   const float* w) const override;
+  /// These two are not timed: loading calls them from many threads at once.
+  void dequantize(const EncodedRows& from, const Tensor& to) const override;
+  void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row,
+                   const EncodedRows& w) const override;
   void pack_adapters(const AdaptedLinear& linear) const override;
   void pack_all_adapters(std::span<const AdaptedLinear* const> linears) const override;
   [[nodiscard]] std::optional<PackedPair> packed_places(const AdaptedLinear& linear, std::size_t part) const override {

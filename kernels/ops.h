@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/encoded_rows.h"
 #include "kernels/memory.h"
 #include "kernels/packed_factor.h"
 #include "kernels/tensor.h"
@@ -140,10 +141,15 @@ class Ops {
 
   /// Bytes of storage that `linear` needs.
   [[nodiscard]] virtual std::size_t frozen_bytes(const FrozenLinear& linear) const = 0;
-  /// Packs rows [first_row, first_row + rows) of part `part` from `w` [rows, in] f32 into linear.storage. Row ranges
-  /// may be packed in any order and from several threads at once if they start at multiples of kPackRows.
-  virtual void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
-                           const float* w) const = 0;
+  /// to = the numbers in `from`, each rounded once (f32 holds them all exactly), with zeros in to's spare columns.
+  /// from: in this storage, as Staging brings it; to: [from.rows, from.cols] bf16 or f32. From several threads at once,
+  /// each of which has used storage() before.
+  virtual void dequantize(const EncodedRows& from, const Tensor& to) const = 0;
+  /// Packs `w` as rows [first_row, first_row + w.rows) of part `part` into linear.storage. w: [*, in], as in
+  /// dequantize. Row ranges may be packed in any order and from several threads at once if they start at multiples of
+  /// kPackRows.
+  virtual void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row,
+                           const EncodedRows& w) const = 0;
   static constexpr std::int64_t kPackRows = 64;
 
   [[nodiscard]] virtual std::size_t adapter_bytes(const AdaptedLinear& linear) const = 0;

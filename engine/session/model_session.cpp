@@ -59,7 +59,9 @@ struct ModelSession::Parts {
 void ModelSession::Parts::load_weights(Communicator& comm, bool training, std::span<const PairInfo> pairs) {
   const Ops& ops = *backend.ops;
   const WeightsLayout layout(files->config(), ops, training, pairs);
-  const auto fill = [&](std::span<std::byte> bytes) { layout.fill(bytes, *files, ops, compute.threads); };
+  const auto fill = [&](std::span<std::byte> bytes) {
+    layout.fill(bytes, *files, ops, compute.threads, *backend.memory);
+  };
   if (ops.storage().on_host()) {
     region = SharedRegion::create(comm, layout.bytes(), "weights", fill);
     if (comm.local_rank() == 0 || !region.shared()) backend.memory->note_external(Scope::kWeights, layout.bytes());

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/philox.h"
+#include "kernels/staging.h"
 
 namespace lomu {
 namespace {
@@ -123,7 +124,8 @@ ProductSpeed product_speed(const Ops& ops, Memory& memory, std::int64_t size, do
   linear.adapters.resize(1);
   const Buffer packed = memory.allocate(Scope::kWeights, ops.frozen_bytes(linear.frozen), "product, weights");
   linear.frozen.storage = packed.data();
-  ops.pack_frozen(linear.frozen, 0, 0, size, w.data());
+  Staging staging(memory);
+  ops.pack_frozen(linear.frozen, 0, 0, staging.bring(encoded(w.data(), size, size)));
 
   const Buffer input = memory.allocate(Scope::kActivations, matrix_bytes, "product, input");
   if (type == DType::kBF16) {

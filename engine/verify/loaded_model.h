@@ -21,7 +21,7 @@ class LoadedModel {
       : files_(ModelFiles::open(path)),
         layout_(files_.config(), ops, training, pairs_of(adapter, files_.config())),
         region_(memory.allocate(Scope::kWeights, layout_.bytes(), "weights")) {
-    layout_.fill({region_.data(), region_.size()}, files_, ops, threads);
+    layout_.fill({region_.data(), region_.size()}, files_, ops, threads, memory);
     weights_ = layout_.bind(region_.data());
   }
   [[nodiscard]] const ModelFiles& files() const { return files_; }

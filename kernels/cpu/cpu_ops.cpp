@@ -3,6 +3,7 @@
 #include "kernels/cpu/block.h"
 #include "kernels/cpu/cross_entropy.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/dequantize.h"
 #include "kernels/error.h"
 
 namespace lomu {
@@ -10,7 +11,8 @@ namespace cpu {
 namespace {
 
 /// The team is the only state, and an operation on const arguments may use its scratch: one rank calls one operation at
-/// a time, so `mutable` hides no sharing. pack_frozen touches no team and may be called from many threads.
+/// a time, so `mutable` hides no sharing. pack_frozen and
+/// dequantize touch no team and may be called from many threads.
 template <class T>
 class CpuOps final : public Ops {
  public:
@@ -22,9 +24,10 @@ class CpuOps final : public Ops {
   [[nodiscard]] std::size_t frozen_bytes(const FrozenLinear& linear) const override {
     return cpu::frozen_bytes<T>(linear);
   }
-  void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
-                   const float* w) const override {
-    cpu::pack_frozen<T>(linear, part, first_row, rows, w);
+  void dequantize(const EncodedRows& from, const Tensor& to) const override { lomu::dequantize(from, to); }
+  void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row,
+                   const EncodedRows& w) const override {
+    cpu::pack_frozen<T>(linear, part, first_row, w.rows, dequantized(w).get());
   }
   [[nodiscard]] std::size_t adapter_bytes(const AdaptedLinear& linear) const override {
     return cpu::adapter_bytes<T>(linear);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/dequantize.h"
+
 namespace lomu::cuda {
 namespace {
 
@@ -82,24 +84,12 @@ std::size_t AdaptedLayout<T>::adapter_bytes(const AdaptedLinear& linear) {
 }
 
 template <class T>
-void AdaptedLayout<T>::pack_frozen(Storage& storage, const FrozenLinear& linear, std::size_t part,
-                                   std::int64_t first_row, std::int64_t rows, const float* w) {
+void AdaptedLayout<T>::pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row,
+                                   const EncodedRows& w, Stream stream) {
   std::int64_t row = first_row;
   for (std::size_t i = 0; i < part; ++i) row += linear.outs[i];
   const std::int64_t ld = linear.in + linear.spare;
-  T* to = reinterpret_cast<T*>(linear.storage) + row * ld;
-  if constexpr (std::is_same_v<T, float>) {
-    if (linear.spare == 0) {
-      storage.upload(to, w, static_cast<std::size_t>(rows * ld) * sizeof(float));
-      return;
-    }
-  }
-  std::vector<T> lines(static_cast<std::size_t>(rows * ld));
-  for (std::int64_t i = 0; i < rows; ++i) {
-    std::transform(w + i * linear.in, w + (i + 1) * linear.in, lines.begin() + i * ld,
-                   [](float value) { return T(value); });
-  }
-  storage.upload(to, lines.data(), lines.size() * sizeof(T));
+  dequantize<T>(w, {reinterpret_cast<T*>(linear.storage) + row * ld, ld}, linear.spare, stream);
 }
 
 template <class T>

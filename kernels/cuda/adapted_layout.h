@@ -47,9 +47,9 @@ class AdaptedLayout {
   static std::size_t frozen_bytes(const FrozenLinear& linear);
   /// Of AdaptedLinear::packed.
   static std::size_t adapter_bytes(const AdaptedLinear& linear);
-  /// Sends rows of a part, with zeros in the spare columns. From several threads at once.
-  static void pack_frozen(Storage& storage, const FrozenLinear& linear, std::size_t part, std::int64_t first_row,
-                          std::int64_t rows, const float* w);
+  /// Writes rows of a part, with zeros in the spare columns. From several threads at once.
+  static void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, const EncodedRows& w,
+                          Stream stream);
 
   /// Whether weights and factors are one buffer.
   [[nodiscard]] bool augmented() const { return augmented_; }

@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda_linear.h"
+#include "kernels/cuda/dequantize.h"
 #include "kernels/cuda/head_norm.h"
 #include "kernels/cuda/library_attention.h"
 #include "kernels/cuda/rms_norm.h"
@@ -76,8 +77,8 @@ class AttentionPlans {
   std::list<Entry> entries_;
 };
 
-/// One rank calls one operation at a time, so `mutable` hides no sharing. pack_frozen touches none of it and may be
-/// called from many threads.
+/// One rank calls one operation at a time, so `mutable` hides no sharing. pack_frozen and dequantize touch none of it
+/// and may be called from many threads.
 template <class T>
 class CudaOps final : public Ops {
  public:
@@ -108,9 +109,16 @@ class CudaOps final : public Ops {
   [[nodiscard]] std::size_t frozen_bytes(const FrozenLinear& linear) const override {
     return AdaptedLayout<T>::frozen_bytes(linear);
   }
-  void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
-                   const float* w) const override {
-    AdaptedLayout<T>::pack_frozen(storage_, linear, part, first_row, rows, w);
+  void dequantize(const EncodedRows& from, const Tensor& to) const override {
+    if (to.dtype == DType::kBF16) {
+      cuda::dequantize<BF16>(from, rows_of<BF16>(to), to.spare, stream_);
+    } else {
+      cuda::dequantize<float>(from, rows_of<float>(to), to.spare, stream_);
+    }
+  }
+  void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row,
+                   const EncodedRows& w) const override {
+    AdaptedLayout<T>::pack_frozen(linear, part, first_row, w, stream_);
   }
   [[nodiscard]] std::size_t adapter_bytes(const AdaptedLinear& linear) const override {
     return AdaptedLayout<T>::adapter_bytes(linear);

@@ -139,6 +139,17 @@ __device__ inline float high_bf16(std::uint32_t w) {
   return __uint_as_float(w & 0xffff0000u);
 }
 
+/// cvt.f32.f16: the value of an IEEE half with these bits. Exact.
+__device__ inline float half_to_float(std::uint16_t bits) {
+#ifdef __CUDACC__
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+#else
+  return emu::half_to_float(bits);
+#endif
+}
+
 // ---- 16-byte accesses ----
 
 struct alignas(16) Vec16 {

@@ -1,3 +1,4 @@
+#include "kernels/dequantize.h"
 #include "kernels/dropout.h"
 #include "kernels/reference/matrix.h"
 #include "kernels/reference/reference_ops.h"
@@ -67,11 +68,15 @@ std::size_t ReferenceOps::frozen_bytes(const FrozenLinear& linear) const {
   return static_cast<std::size_t>(w.size()) * size_of(w.dtype);
 }
 
-void ReferenceOps::pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
-                               const float* w) const {
+void ReferenceOps::dequantize(const EncodedRows& from, const Tensor& to) const {
+  lomu::dequantize(from, to);
+}
+
+void ReferenceOps::pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row,
+                               const EncodedRows& w) const {
   std::int64_t row = first_row;
   for (std::size_t i = 0; i < part; ++i) row += linear.outs[i];
-  store(load(w, rows, linear.in), frozen_matrix(linear).row_range(row, rows));
+  lomu::dequantize(w, frozen_matrix(linear).row_range(row, w.rows));
 }
 
 std::size_t ReferenceOps::adapter_bytes(const AdaptedLinear&) const {

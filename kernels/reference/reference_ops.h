@@ -14,8 +14,9 @@ class ReferenceOps final : public Ops {
 
   // linear.cpp
   [[nodiscard]] std::size_t frozen_bytes(const FrozenLinear& linear) const override;
-  void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row, std::int64_t rows,
-                   const float* w) const override;
+  void dequantize(const EncodedRows& from, const Tensor& to) const override;
+  void pack_frozen(const FrozenLinear& linear, std::size_t part, std::int64_t first_row,
+                   const EncodedRows& w) const override;
   [[nodiscard]] std::size_t adapter_bytes(const AdaptedLinear& linear) const override;
   void pack_adapters(const AdaptedLinear& linear) const override;
   void linear_forward(const AdaptedLinear& linear, const Tensor& x, const Tensor& residual, const Tensor& y,

@@ -63,10 +63,11 @@ class WeightsLayout {
   /// Size of the region; it must be 64-byte aligned.
   [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
-  /// `region` lies in Ops::storage(). Reads every weight once and packs it, `threads` row ranges at a time; needs up to
-  /// 2 MB a thread besides the region. `files` must have the configuration that the layout was made for. Throws what
-  /// ModelFiles::read_rows throws.
-  void fill(std::span<std::byte> region, const ModelFiles& files, const Ops& ops, int threads) const;
+  /// `region` lies in Ops::storage(), and `memory` is a ledger of that. Sends every weight there once as it is stored
+  /// and packs it, `threads` row ranges at a time; needs besides the region, while it runs, up to 2 MB a thread; on a
+  /// device 8 MB there. `files` must have the configuration that the layout was made for. Throws what
+  /// ModelFiles::encoded_rows throws, and MemoryError.
+  void fill(std::span<std::byte> region, const ModelFiles& files, const Ops& ops, int threads, Memory& memory) const;
 
   /// Views into a filled region, which may be a read-only mapping: nothing writes through them, but where room was left
   /// for factors, Ops::pack_adapters.
@@ -92,7 +93,8 @@ class WeightsLayout {
   void add_vector(WeightId id);
   [[nodiscard]] AdaptedLinear bind_group(const std::byte* region, std::size_t index) const;
   [[nodiscard]] const float* bind_vector(const std::byte* region, WeightId id) const;
-  [[nodiscard]] std::vector<Task> tasks() const;
+  /// Of about `elements` each.
+  [[nodiscard]] std::vector<Task> tasks(std::int64_t elements) const;
 
   ModelConfig config_;
   DType embedding_dtype_;

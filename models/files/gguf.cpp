@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "kernels/dequantize.h"
 #include "kernels/error.h"
 
 namespace lomu {
@@ -362,7 +363,7 @@ std::span<const std::byte> GgufFile::raw(const GgufTensor& tensor) const {
 
 void GgufFile::read_f32(const GgufTensor& tensor, std::int64_t first, std::span<float> out) const {
   const auto where = [&] { return fmt::format("{}: {}", path().string(), tensor.name); };
-  if (!tensor.type.readable) {
+  if (!tensor.type.encoding) {
     throw UnsupportedError(fmt::format("GGUF tensor type {}", tensor.type.name), where(),
                            "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q6_K are read");
   }
@@ -377,7 +378,7 @@ void GgufFile::read_f32(const GgufTensor& tensor, std::int64_t first, std::span<
   const auto block_bytes = static_cast<std::size_t>(tensor.type.block_bytes);
   const auto blocks = raw(tensor).subspan(static_cast<std::size_t>(first / block) * block_bytes,
                                           static_cast<std::size_t>(count / block) * block_bytes);
-  dequantize(static_cast<GgmlType>(tensor.type.number), blocks, out);
+  dequantize(*tensor.type.encoding, blocks, out);
 }
 
 }  // namespace lomu

@@ -14,7 +14,7 @@
 #include <variant>
 #include <vector>
 
-#include "models/files/dequantize.h"
+#include "models/files/ggml_types.h"
 #include "models/files/mapped_file.h"
 
 namespace lomu {

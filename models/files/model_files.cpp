@@ -4,9 +4,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <set>
 
+#include "kernels/dequantize.h"
 #include "kernels/error.h"
 #include "models/files/gguf.h"
 #include "models/files/hashing.h"
@@ -41,10 +43,15 @@ std::string type_name(const Stored& stored) {
   return dtype ? std::string(name_of(*dtype)) : stored.shard.info->dtype;
 }
 
-bool can_be_read(const Stored& stored) {
-  if (stored.tensor != nullptr) return stored.tensor->type.readable;
+/// Nothing for a type that is not read.
+std::optional<Encoding> encoding_of(const Stored& stored) {
+  if (stored.random) return Encoding::kF32;
+  if (stored.tensor != nullptr) return stored.tensor->type.encoding;
   const auto dtype = dtype_of(*stored.shard.info);
-  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+  if (dtype == DType::kF32) return Encoding::kF32;
+  if (dtype == DType::kF16) return Encoding::kF16;
+  if (dtype == DType::kBF16) return Encoding::kBF16;
+  return {};
 }
 
 std::span<const std::byte> raw_bytes(const Stored& stored, const std::optional<GgufFile>& gguf) {
@@ -104,7 +111,10 @@ struct ModelFiles::Impl {
   [[nodiscard]] std::string where(std::string_view name) const { return fmt::format("{}: {}", path.string(), name); }
   [[nodiscard]] std::string stored_name(WeightId id) const { return gguf ? gguf_name(id) : hf_name(id); }
   [[nodiscard]] const Stored& at(WeightId id) const;
-  void read_elements(WeightId id, const Stored& from, std::int64_t first, std::span<float> out) const;
+  /// Whether rows of this weight stand in llama.cpp's order.
+  [[nodiscard]] bool interleaved(WeightId id) const {
+    return gguf && config.architecture == Architecture::kLlama && rotates(id.kind);
+  }
 };
 
 void ModelFiles::Impl::open_folder() {
@@ -165,7 +175,7 @@ void ModelFiles::Impl::place_all(std::vector<Candidate> candidates) {
                                     fmt::join(candidate.dims, ", "), fmt::join(dims, ", ")),
                         where(candidate.name), "weights and configuration are of different models, or one is damaged");
     }
-    if (!can_be_read(candidate.stored)) {
+    if (!encoding_of(candidate.stored)) {
       throw UnsupportedError(
           fmt::format("weights of type {}", type_name(candidate.stored)), where(candidate.name),
           "f32, f16 and bf16 are read, and from GGUF also q8_0, q4_0, q4_1, q5_0, q5_1, q4_K and q6_K");
@@ -206,17 +216,6 @@ const Stored& ModelFiles::Impl::at(WeightId id) const {
   const auto it = stored.find(tied_head ? WeightId{WeightKind::kEmbed, 0} : id);
   if (it == stored.end()) throw FormatError("the model has no such weight", where(stored_name(id)));
   return it->second;
-}
-
-void ModelFiles::Impl::read_elements(WeightId id, const Stored& from, std::int64_t first, std::span<float> out) const {
-  if (from.random) {
-    const bool tied_head = id.kind == WeightKind::kLmHead && config.tie_word_embeddings;
-    random_weight(tied_head ? WeightId{WeightKind::kEmbed, 0} : id, first, out);
-  } else if (from.tensor != nullptr) {
-    gguf->read_f32(*from.tensor, first, out);
-  } else {
-    from.shard.file->read_f32(*from.shard.info, first, out);
-  }
 }
 
 ModelFiles::ModelFiles(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -277,32 +276,58 @@ void ModelFiles::read(WeightId id, std::span<float> out) const {
   read_rows(id, 0, shape_of(impl_->config, id).rows, out);
 }
 
-void ModelFiles::read_rows(WeightId id, std::int64_t first, std::int64_t count, std::span<float> out) const {
+EncodedRows ModelFiles::encoded_rows(WeightId id, std::int64_t first, std::int64_t count,
+                                     std::vector<std::byte>& space) const {
   const Stored& from = impl_->at(id);
   const WeightShape shape = shape_of(impl_->config, id);
-  if (first < 0 || count < 0 || count > shape.rows || first > shape.rows - count ||
-      out.size() != static_cast<std::size_t>(count * shape.cols)) {
-    throw FormatError(fmt::format("rows {} to {} into {} floats were asked for; the shape is [{}, {}]", first,
-                                  first + count, out.size(), shape.rows, shape.cols),
+  if (first < 0 || count < 0 || count > shape.rows || first > shape.rows - count) {
+    throw FormatError(fmt::format("rows {} to {} were asked for; the shape is [{}, {}]", first, first + count,
+                                  shape.rows, shape.cols),
                       impl_->where(impl_->stored_name(id)));
   }
-  const bool interleaved = impl_->gguf && impl_->config.architecture == Architecture::kLlama && rotates(id.kind);
-  const std::int64_t head_dim = impl_->config.head_dim;
-  if (!interleaved) {
-    impl_->read_elements(id, from, first * shape.cols, out);
-  } else if (shape.vector) {
-    std::vector<float> in_file(out.size());
-    impl_->read_elements(id, from, 0, in_file);
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      out[i] = in_file[static_cast<std::size_t>(interleaved_row(static_cast<std::int64_t>(i), head_dim))];
-    }
-  } else {
-    const auto cols = static_cast<std::size_t>(shape.cols);
-    for (std::int64_t i = 0; i < count; ++i) {
-      impl_->read_elements(id, from, interleaved_row(first + i, head_dim) * shape.cols,
-                           out.subspan(static_cast<std::size_t>(i) * cols, cols));
-    }
+  EncodedRows rows{*encoding_of(from), nullptr, count, shape.cols};
+  if (from.random) {
+    const bool tied_head = id.kind == WeightKind::kLmHead && impl_->config.tie_word_embeddings;
+    space.resize(rows.bytes());
+    random_weight(tied_head ? WeightId{WeightKind::kEmbed, 0} : id, first * shape.cols,
+                  {reinterpret_cast<float*>(space.data()), space.size() / sizeof(float)});
+    rows.data = space.data();
+    return rows;
   }
+  const std::byte* stored = raw_bytes(from, impl_->gguf).data();
+  const std::int64_t row_bytes = rows.row_bytes();
+  const std::int64_t head_dim = impl_->config.head_dim;
+  if (!impl_->interleaved(id)) {
+    rows.data = stored + first * row_bytes;
+  } else if (shape.vector) {
+    rows.data = stored;
+    const std::unique_ptr<float[]> in_file = dequantized(rows);
+    rows.encoding = Encoding::kF32;
+    space.resize(rows.bytes());
+    for (std::int64_t i = 0; i < shape.cols; ++i) {
+      std::memcpy(space.data() + i * static_cast<std::int64_t>(sizeof(float)), &in_file[interleaved_row(i, head_dim)],
+                  sizeof(float));
+    }
+    rows.data = space.data();
+  } else {
+    space.resize(rows.bytes());
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::memcpy(space.data() + i * row_bytes, stored + interleaved_row(first + i, head_dim) * row_bytes,
+                  static_cast<std::size_t>(row_bytes));
+    }
+    rows.data = space.data();
+  }
+  return rows;
+}
+
+void ModelFiles::read_rows(WeightId id, std::int64_t first, std::int64_t count, std::span<float> out) const {
+  std::vector<std::byte> space;
+  const EncodedRows rows = encoded_rows(id, first, count, space);
+  if (out.size() != static_cast<std::size_t>(rows.rows * rows.cols)) {
+    throw FormatError(fmt::format("{} rows of {} do not go into {} floats", rows.rows, rows.cols, out.size()),
+                      impl_->where(impl_->stored_name(id)));
+  }
+  dequantize(rows.encoding, {rows.data, rows.bytes()}, out);
 }
 
 void ModelFiles::drop_pages(WeightId id) const {

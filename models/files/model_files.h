@@ -3,6 +3,7 @@
 // returns. Holds no weights in memory: reads come from read-only mappings.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/encoded_rows.h"
 #include "models/files/model_config.h"
 #include "models/files/names.h"
 
@@ -52,6 +54,12 @@ class ModelFiles {
 
   /// Reads rows [first, first + count): out is [count, cols]. Safe to call from several threads.
   void read_rows(WeightId id, std::int64_t first, std::int64_t count, std::span<float> out) const;
+
+  /// The same rows as they are stored, in Hugging Face's order: where they lie in the file if that order is the file's,
+  /// else in `space`, which must stay as it is while they are used. Safe to call from several threads, each with a
+  /// space of its own.
+  [[nodiscard]] EncodedRows encoded_rows(WeightId id, std::int64_t first, std::int64_t count,
+                                         std::vector<std::byte>& space) const;
 
   /// Lets the operating system take back the pages of this weight once it has been copied.
   void drop_pages(WeightId id) const;

@@ -53,7 +53,7 @@ struct LinearCase {
     const auto w = random_floats(out * shape.in, 100 + i, 0.2);
     for (std::int64_t row = 0; row < out; row += Ops::kPackRows) {
       const std::int64_t rows = std::min(Ops::kPackRows, out - row);
-      ops.pack_frozen(linear.frozen, i, row, rows, w.data() + row * shape.in);
+      ops.pack_frozen(linear.frozen, i, row, encoded(w.data() + row * shape.in, rows, shape.in));
     }
     a.push_back(random_floats(rank * shape.in, 200 + i));
     b.push_back(random_floats(out * rank, 300 + i));

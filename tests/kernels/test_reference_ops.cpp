@@ -209,7 +209,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, ReferenceLinear,
 TEST(ReferenceLinear, ReadsTheFactorsAndTheFrozenRowsInPeftOrientation) {
   LinearCase c({2, {1}, {1}, true, 0}, *ops);
   const std::vector<float> w = {2, 3};
-  ops->pack_frozen(c.linear.frozen, 0, 0, 1, w.data());
+  ops->pack_frozen(c.linear.frozen, 0, 0, encoded(w.data(), 1, 2));
   c.a[0] = {10, 100};
   c.b[0] = {4};
   c.biases[0] = {0.5F};

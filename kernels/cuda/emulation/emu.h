@@ -182,6 +182,9 @@ inline float __fdividef(float x, float y) {
 inline float __fadd_rn(float x, float y) {
   return x + y;
 }
+inline float __fsub_rn(float x, float y) {
+  return x - y;
+}
 inline float __fmul_rn(float x, float y) {
   return x * y;
 }

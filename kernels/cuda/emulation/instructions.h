@@ -1,9 +1,10 @@
-// Host twins of the PTX instructions that gpu.h wraps: cp.async, ldmatrix, mma.sync. Fragment layouts are those of the
-// PTX manual ("Warp-level matrix instructions"), stated once, at the wrappers in gpu.h. The tensor core's own rounding
-// is not modelled: products are summed in float32, k in order.
+// Host twins of the PTX instructions that gpu.h wraps: cp.async, ldmatrix, mma.sync, cvt. Fragment layouts are those of
+// the PTX manual ("Warp-level matrix instructions"), stated once, at the wrappers in gpu.h. The tensor core's own
+// rounding is not modelled: products are summed in float32, k in order.
 #pragma once
 
 #include "kernels/cuda/emulation/emu.h"
+#include "kernels/dtype.h"
 
 namespace lomu::emu {
 
@@ -47,6 +48,12 @@ inline void land_copies(int pending) {
     }
   }
   copies.count = kept;
+}
+
+inline float half_to_float(std::uint16_t bits) {
+  F16 x;
+  x.bits = bits;
+  return static_cast<float>(x);
 }
 
 struct MatrixLane {

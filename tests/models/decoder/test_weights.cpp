@@ -28,7 +28,7 @@ TEST_P(Weights, AreWhereBindSaysTheyAre) {
   const auto ops = make_reference_ops(kF32Precision);  // it stores plain rows
   const WeightsLayout layout(config(), *ops, true);
   const Buffer region = memory_.allocate(Scope::kWeights, layout.bytes(), "weights");
-  layout.fill({region.data(), region.size()}, *files_, *ops, 1);
+  layout.fill({region.data(), region.size()}, *files_, *ops, 1, memory_);
   const ModelWeights w = layout.bind(region.data());
   const auto expect = [&](WeightId id, const void* values) {
     const auto expected = stored(id);
@@ -65,7 +65,7 @@ TEST_P(Weights, AreTheSameBytesFromAnyNumberOfThreads) {
     std::vector<std::vector<std::byte>> regions;
     for (const int threads : {1, 2, 5}) {
       regions.emplace_back(layout.bytes());
-      layout.fill(regions.back(), *files_, *ops, threads);
+      layout.fill(regions.back(), *files_, *ops, threads, memory_);
     }
     EXPECT_EQ(regions[0], regions[1]);
     EXPECT_EQ(regions[0], regions[2]);
@@ -76,7 +76,7 @@ TEST_P(Weights, RefuseARegionThatIsTooSmall) {
   const auto ops = make_reference_ops(kF32Precision);
   const WeightsLayout layout(config(), *ops, true);
   std::vector<std::byte> region(layout.bytes() - 1);
-  EXPECT_THROW(layout.fill(region, *files_, *ops, 1), Error);
+  EXPECT_THROW(layout.fill(region, *files_, *ops, 1, memory_), Error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Weights, testing::Values("llama", "llama-bias", "qwen2", "qwen3"));

@@ -68,7 +68,7 @@ TinyModel::TinyModel(const std::string& family, const Ops& ops, bool training,
       layout_(files_.config(), ops, training,
               adapter ? plan_pairs(files_.config(), *adapter) : std::vector<PairInfo>()),
       region_(memory_.allocate(Scope::kWeights, layout_.bytes(), "weights")) {
-  layout_.fill({region_.data(), region_.size()}, files_, ops, 2);
+  layout_.fill({region_.data(), region_.size()}, files_, ops, 2, memory_);
   weights_ = layout_.bind(region_.data());
 }
 

@@ -1,37 +1,16 @@
-#include "models/files/dequantize.h"
+#include "kernels/dequantize.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <vector>
 
-#include "kernels/dtype.h"
 #include "kernels/error.h"
 
 namespace lomu {
 namespace {
-
-// Number, name, elements and bytes a block. Source: ggml.h and GGML_QUANT_SIZES of the gguf package, 0.19.
-constexpr std::array kTypes{
-    GgmlTypeInfo{0, "f32", 1, 4, true},          GgmlTypeInfo{1, "f16", 1, 2, true},
-    GgmlTypeInfo{2, "q4_0", 32, 18, true},       GgmlTypeInfo{3, "q4_1", 32, 20, true},
-    GgmlTypeInfo{6, "q5_0", 32, 22, true},       GgmlTypeInfo{7, "q5_1", 32, 24, true},
-    GgmlTypeInfo{8, "q8_0", 32, 34, true},       GgmlTypeInfo{9, "q8_1", 32, 40, false},
-    GgmlTypeInfo{10, "q2_K", 256, 84, false},    GgmlTypeInfo{11, "q3_K", 256, 110, false},
-    GgmlTypeInfo{12, "q4_K", 256, 144, true},    GgmlTypeInfo{13, "q5_K", 256, 176, false},
-    GgmlTypeInfo{14, "q6_K", 256, 210, true},    GgmlTypeInfo{15, "q8_K", 256, 292, false},
-    GgmlTypeInfo{16, "iq2_xxs", 256, 66, false}, GgmlTypeInfo{17, "iq2_xs", 256, 74, false},
-    GgmlTypeInfo{18, "iq3_xxs", 256, 98, false}, GgmlTypeInfo{19, "iq1_s", 256, 50, false},
-    GgmlTypeInfo{20, "iq4_nl", 32, 18, false},   GgmlTypeInfo{21, "iq3_s", 256, 110, false},
-    GgmlTypeInfo{22, "iq2_s", 256, 82, false},   GgmlTypeInfo{23, "iq4_xs", 256, 136, false},
-    GgmlTypeInfo{24, "i8", 1, 1, false},         GgmlTypeInfo{25, "i16", 1, 2, false},
-    GgmlTypeInfo{26, "i32", 1, 4, false},        GgmlTypeInfo{27, "i64", 1, 8, false},
-    GgmlTypeInfo{28, "f64", 1, 8, false},        GgmlTypeInfo{29, "iq1_m", 256, 56, false},
-    GgmlTypeInfo{30, "bf16", 1, 2, true},        GgmlTypeInfo{34, "tq1_0", 256, 54, false},
-    GgmlTypeInfo{35, "tq2_0", 256, 66, false},   GgmlTypeInfo{39, "mxfp4", 32, 17, false},
-    GgmlTypeInfo{40, "nvfp4", 64, 36, false},    GgmlTypeInfo{41, "q1_0", 128, 18, false},
-};
 
 float load_f16(const std::byte* p) {
   F16 value;
@@ -184,43 +163,62 @@ void dequantize_q6_k(const std::byte* block, float* out) {
 }
 
 template <void (*kBlock)(const std::byte*, float*)>
-void dequantize_blocks(const GgmlTypeInfo& info, std::span<const std::byte> in, std::span<float> out) {
-  const auto elements = static_cast<std::size_t>(info.block_elements);
-  const auto bytes = static_cast<std::size_t>(info.block_bytes);
-  for (std::size_t b = 0; b < out.size() / elements; ++b) kBlock(in.data() + b * bytes, out.data() + b * elements);
+void dequantize_blocks(const BlockSize& block, const std::byte* from, std::span<float> out) {
+  const auto elements = static_cast<std::size_t>(block.elements);
+  for (std::size_t b = 0; b < out.size() / elements; ++b) {
+    kBlock(from + b * static_cast<std::size_t>(block.bytes), out.data() + b * elements);
+  }
 }
 
 }  // namespace
 
-std::optional<GgmlTypeInfo> ggml_type_info(std::uint32_t number) {
-  const auto it = std::find_if(kTypes.begin(), kTypes.end(), [&](const GgmlTypeInfo& t) { return t.number == number; });
-  if (it == kTypes.end()) return std::nullopt;
-  return *it;
-}
-
-void dequantize(GgmlType type, std::span<const std::byte> blocks, std::span<float> out) {
-  const auto info = ggml_type_info(static_cast<std::uint32_t>(type));
-  if (!info || !info->readable) {
-    throw UnsupportedError(fmt::format("GGUF tensor type {}", static_cast<std::uint32_t>(type)));
-  }
-  const auto elements = static_cast<std::size_t>(info->block_elements);
-  if (out.size() % elements != 0 ||
-      blocks.size() != out.size() / elements * static_cast<std::size_t>(info->block_bytes)) {
-    throw FormatError(fmt::format("{} bytes of {} are not {} elements", blocks.size(), info->name, out.size()));
+void dequantize(Encoding encoding, std::span<const std::byte> blocks, std::span<float> out) {
+  const BlockSize block = block_of(encoding);
+  const auto elements = static_cast<std::size_t>(block.elements);
+  if (out.size() % elements != 0 || blocks.size() != out.size() / elements * static_cast<std::size_t>(block.bytes)) {
+    throw FormatError(fmt::format("{} bytes of {} are not {} elements", blocks.size(), name_of(encoding), out.size()));
   }
   if (out.empty()) return;
-  switch (type) {
-    case GgmlType::kF32: std::memcpy(out.data(), blocks.data(), blocks.size()); break;
-    case GgmlType::kF16: dequantize_half<F16>(blocks.data(), out); break;
-    case GgmlType::kBF16: dequantize_half<BF16>(blocks.data(), out); break;
-    case GgmlType::kQ8_0: dequantize_blocks<dequantize_q8_0>(*info, blocks, out); break;
-    case GgmlType::kQ4_0: dequantize_blocks<dequantize_q4_0>(*info, blocks, out); break;
-    case GgmlType::kQ4_1: dequantize_blocks<dequantize_q4_1>(*info, blocks, out); break;
-    case GgmlType::kQ5_0: dequantize_blocks<dequantize_q5_0>(*info, blocks, out); break;
-    case GgmlType::kQ5_1: dequantize_blocks<dequantize_q5_1>(*info, blocks, out); break;
-    case GgmlType::kQ4_K: dequantize_blocks<dequantize_q4_k>(*info, blocks, out); break;
-    case GgmlType::kQ6_K: dequantize_blocks<dequantize_q6_k>(*info, blocks, out); break;
+  const std::byte* from = blocks.data();
+  switch (encoding) {
+    case Encoding::kF32: std::memcpy(out.data(), from, blocks.size()); break;
+    case Encoding::kF16: dequantize_half<F16>(from, out); break;
+    case Encoding::kBF16: dequantize_half<BF16>(from, out); break;
+    case Encoding::kQ8_0: dequantize_blocks<dequantize_q8_0>(block, from, out); break;
+    case Encoding::kQ4_0: dequantize_blocks<dequantize_q4_0>(block, from, out); break;
+    case Encoding::kQ4_1: dequantize_blocks<dequantize_q4_1>(block, from, out); break;
+    case Encoding::kQ5_0: dequantize_blocks<dequantize_q5_0>(block, from, out); break;
+    case Encoding::kQ5_1: dequantize_blocks<dequantize_q5_1>(block, from, out); break;
+    case Encoding::kQ4_K: dequantize_blocks<dequantize_q4_k>(block, from, out); break;
+    case Encoding::kQ6_K: dequantize_blocks<dequantize_q6_k>(block, from, out); break;
   }
+}
+
+void dequantize(const EncodedRows& from, const Tensor& to) {
+  if (to.dtype != DType::kF32 && to.dtype != DType::kBF16) {
+    throw Error(fmt::format("rows are dequantised to f32 or bf16, not {}", name_of(to.dtype)));
+  }
+  const auto cols = static_cast<std::size_t>(from.cols);
+  const auto bytes = static_cast<std::size_t>(from.row_bytes());
+  std::vector<float> row(cols);
+  for (std::int64_t i = 0; i < from.rows; ++i) {
+    const std::span<const std::byte> blocks(from.data + static_cast<std::size_t>(i) * bytes, bytes);
+    if (to.dtype == DType::kF32) {
+      dequantize(from.encoding, blocks, {to.row<float>(i), cols});
+      std::fill_n(to.row<float>(i) + cols, to.spare, 0.0F);
+    } else {
+      dequantize(from.encoding, blocks, row);
+      std::transform(row.begin(), row.end(), to.row<BF16>(i), [](float x) { return BF16(x); });
+      std::fill_n(to.row<BF16>(i) + cols, to.spare, BF16());
+    }
+  }
+}
+
+std::unique_ptr<float[]> dequantized(const EncodedRows& from) {
+  const auto count = static_cast<std::size_t>(from.rows * from.cols);
+  auto values = std::make_unique_for_overwrite<float[]>(count);
+  dequantize(from.encoding, {from.data, from.bytes()}, {values.get(), count});
+  return values;
 }
 
 }  // namespace lomu
