@@ -6,15 +6,32 @@
 
 namespace lomu {
 
+namespace {
+
+constexpr const char* kGroup = "Where it is computed";
+
+/// Device: DeviceName, or an optional one.
+template <class Device>
+void add_device(CLI::App& command, Device& device, const std::string& meaning) {
+  using config::DeviceName;
+  add_choice<Device>(command, "--device", device,
+                     {{"auto", DeviceName::kAuto}, {"cpu", DeviceName::kCpu}, {"cuda", DeviceName::kCuda}}, meaning)
+      ->group(kGroup);
+}
+
+}  // namespace
+
+void declare_device(CLI::App& command, config::DeviceName& device, const std::string& meaning) {
+  add_device(command, device, meaning);
+}
+void declare_device(CLI::App& command, std::optional<config::DeviceName>& device, const std::string& meaning) {
+  add_device(command, device, meaning);
+}
+
 void declare(CLI::App& command, ComputeOptions& options) {
   using config::BackendName;
   using config::ComputeType;
-  using config::DeviceName;
-  constexpr const char* kGroup = "Where it is computed";
-  add_choice<DeviceName>(command, "--device", options.device,
-                         {{"auto", DeviceName::kAuto}, {"cpu", DeviceName::kCpu}, {"cuda", DeviceName::kCuda}},
-                         "The processor [auto: a GPU if there is one]")
-      ->group(kGroup);
+  declare_device(command, options.device, "The processor [auto: a GPU if there is one]");
   add_choice<BackendName>(
       command, "--backend", options.backend,
       {{"auto", BackendName::kAuto}, {"cpu", BackendName::kCpu}, {"reference", BackendName::kReference}},

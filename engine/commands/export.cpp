@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <system_error>
 
 #include "engine/commands/base_model.h"
 #include "engine/commands/merge.h"
 #include "engine/config/terminal.h"
 #include "engine/session/adapter_source.h"
+#include "engine/session/compute.h"
 #include "engine/train/job_options.h"
 #include "models/files/model_writer.h"
 #include "models/files/peft_adapter.h"
@@ -67,8 +69,10 @@ DType natural_dtype(const ModelFiles& base) {
   return DType::kBF16;
 }
 
-void export_merged(const ExportOptions& options, const AdapterFile& adapter, const ModelFiles& base) {
-  const MergedWeights merged(base, adapter);
+void export_merged(const ExportOptions& options, const AdapterFile& adapter, const ModelFiles& base,
+                   const ComputeChoice& compute) {
+  const Backend backend = open_backend(compute);
+  MergedWeights merged(base, adapter, *backend.ops, *backend.memory);
   ModelWriterOptions writer;
   writer.dtype = options.dtype ? stored_dtype(*options.dtype) : natural_dtype(base);
   writer.replace = options.overwrite;
@@ -82,8 +86,8 @@ void export_merged(const ExportOptions& options, const AdapterFile& adapter, con
         merged.read_rows(id, first, count, out);
       },
       writer);
-  fmt::print(stderr, "{}: {} with {} pairs merged, in {}\n", options.out.string(), base.path().string(),
-             adapter.pairs.size(), name_of(writer.dtype));
+  fmt::print(stderr, "{}: {} with {} pairs merged, in {}; summed by {}\n", options.out.string(), base.path().string(),
+             adapter.pairs.size(), name_of(writer.dtype), compute.text());
   if (rounding.largest_error == 0) {
     fmt::print(stderr, "storing: exact, against the merge in f32\n");
   } else {
@@ -96,12 +100,18 @@ void export_merged(const ExportOptions& options, const AdapterFile& adapter, con
 }  // namespace
 
 Exit run_export(const ExportOptions& options) {
+  // Also without arithmetic to do: a device that is named is one that is there.
+  const auto alone = make_self_communicator();
+  std::optional<ComputeChoice> compute;
+  if (options.merged || options.device == config::DeviceName::kCuda) {
+    compute = choose_compute({options.device, config::BackendName::kAuto, config::ComputeType::kF32}, *alone);
+  }
   const fs::path folder = find_adapter_folder(options.adapter);
   const ModelFiles base = open_base_model(options.model, folder);
   check_output(options.out, options.overwrite, folder, base.path());
   const AdapterFile adapter = load_adapter(folder, base.config());
   if (options.merged)
-    export_merged(options, adapter, base);
+    export_merged(options, adapter, base, *compute);
   else
     export_adapter(options, adapter, base);
   return Exit::kDone;

@@ -20,6 +20,7 @@ struct ExportOptions {
   std::filesystem::path model;              ///< the base; empty: the one that the adapter names
   std::optional<config::StoredType> dtype;  ///< unset: f32 for an adapter, the base's own type for a merged model
   bool overwrite = false;
+  config::DeviceName device = config::DeviceName::kAuto;  ///< where a merged model is summed
 };
 
 /// Adds `export` and its options to `program`; parsing fills `options`. Returns the command.

@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 
 #include "engine/commands/choice_option.h"
+#include "engine/commands/compute_options.h"
 #include "engine/commands/export.h"
 
 namespace lomu {
@@ -17,10 +18,12 @@ CLI::App& declare(CLI::App& program, ExportOptions& options) {
       {{"f32", StoredType::kF32}, {"bf16", StoredType::kBF16}, {"f16", StoredType::kF16}},
       "Type of the written tensors [f32; merged: as the base]");
   command.add_flag("--overwrite", options.overwrite, "Replace the folder if it exists");
+  declare_device(command, options.device, "The processor that merges [auto: a GPU if there is one]");
   command.footer(
       "Examples:\n"
       "  lomu export runs/quickstart --out adapters/records\n"
-      "  lomu export runs/quickstart --out models/records --merged --dtype bf16");
+      "  lomu export runs/quickstart --out models/records --merged --dtype bf16\n"
+      "  lomu export runs/records --out models/records --merged --device cuda");
   return command;
 }
 

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 
+#include "engine/config/train_config.h"
 #include "kernels/error.h"
 
 namespace CLI {
@@ -19,6 +21,7 @@ struct InspectOptions {
   std::filesystem::path example;  ///< a job's YAML file
   std::int64_t index = 0;         ///< which record of its training data, from 0
   bool json = false;
+  std::optional<config::DeviceName> device;  ///< of which a model's view says what it has room for
 };
 
 /// Adds `inspect` and its options to `program`; parsing fills `options`. Returns the command.

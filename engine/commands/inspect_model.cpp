@@ -1,12 +1,12 @@
 #include <fmt/format.h>
 
-#include <array>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "engine/commands/inspect_views.h"
 #include "kernels/error.h"
+#include "models/decoder/weights.h"
 #include "models/files/model_files.h"
 #include "models/tokenizer/chat.h"
 #include "models/tokenizer/tokenizer.h"
@@ -56,7 +56,22 @@ std::string chat_layout_of(const std::optional<Tokenizer>& tokenizer) {
   }
 }
 
-std::string json_of(const ModelFiles& files) {
+/// What the weights take in memory on a device.
+struct DeviceView {
+  std::string compute;
+  std::size_t weights = 0;
+  std::size_t training = 0;  ///< when they are also multiplied by in backward
+  std::size_t free = 0;
+};
+
+std::optional<DeviceView> look_at(const std::optional<ComputeChoice>& compute, const ModelConfig& config) {
+  if (!compute) return std::nullopt;
+  const Backend backend = open_backend(*compute);
+  return DeviceView{compute->text(), WeightsLayout(config, *backend.ops, false).bytes(),
+                    WeightsLayout(config, *backend.ops, true).bytes(), backend.memory->storage().room().free};
+}
+
+std::string json_of(const ModelFiles& files, const std::optional<DeviceView>& device) {
   const ModelConfig& config = files.config();
   const auto tokenizer = tokenizer_of(files);
   const std::string chat = chat_layout_of(tokenizer);
@@ -77,6 +92,12 @@ std::string json_of(const ModelFiles& files) {
   json["stored_types"] = types_of(files);
   json["tokens"] = tokenizer ? nlohmann::ordered_json(tokenizer->vocab_size()) : nlohmann::ordered_json();
   json["chat_layout"] = chat.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(chat);
+  if (device) {
+    json["device"] = {{"compute", device->compute},
+                      {"weight_bytes", device->weights},
+                      {"weight_bytes_to_train", device->training},
+                      {"free_bytes", device->free}};
+  }
   json["rank"] = kRank;
   for (const SiteView& site : sites_of(config)) {
     json["sites"].push_back(
@@ -85,7 +106,7 @@ std::string json_of(const ModelFiles& files) {
   return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
-std::string text_of(const ModelFiles& files, const Style& style) {
+std::string text_of(const ModelFiles& files, const std::optional<DeviceView>& device, const Style& style) {
   const ModelConfig& config = files.config();
   std::string text = style.bold(files.path().string()) + "\n";
   const auto row = [&](const char* name, const std::string& value) {
@@ -108,6 +129,12 @@ std::string text_of(const ModelFiles& files, const Style& style) {
   const std::string chat = chat_layout_of(tokenizer);
   row("tokenizer", tokenizer ? fmt::format("{} tokens", tokenizer->vocab_size()) : "none here");
   row("chat layout", chat.empty() ? "none known" : chat);
+  if (device) {
+    const std::string more =
+        device->training == device->weights ? "" : fmt::format(", {} to train", human_bytes(device->training));
+    row("in memory", fmt::format("{}{} ({}; {} free)", human_bytes(device->weights), more, device->compute,
+                                 human_bytes(device->free)));
+  }
 
   text += fmt::format(
       "\n{}\n", style.bold(fmt::format("  {:<6} {:>6} {:>6}   trainable at rank {}", "site", "out", "in", kRank)));
@@ -124,9 +151,11 @@ std::string text_of(const ModelFiles& files, const Style& style) {
 
 }  // namespace
 
-std::string view_model(const std::filesystem::path& model, const ViewOptions& options) {
+std::string view_model(const std::filesystem::path& model, const std::optional<ComputeChoice>& compute,
+                       const ViewOptions& options) {
   const ModelFiles files = ModelFiles::open(model);
-  return options.json ? json_of(files) : text_of(files, options.style);
+  const auto device = look_at(compute, files.config());
+  return options.json ? json_of(files, device) : text_of(files, device, options.style);
 }
 
 }  // namespace lomu

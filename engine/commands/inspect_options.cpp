@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "engine/commands/compute_options.h"
 #include "engine/commands/inspect.h"
 
 namespace lomu {
@@ -23,6 +24,9 @@ CLI::App& declare(CLI::App& program, InspectOptions& options) {
       ->check(CLI::Range(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()))
       ->capture_default_str()
       ->type_name("N");
+  declare_device(command, options.device,
+                 "Also say what a model's weights take there, and what is free. Norms and spectra are computed by the "
+                 "CPU, in double [none is looked for]");
   command.add_flag("--json", options.json, "One JSON object instead of text");
   command.parse_complete_callback([&options] {
     if (!options.model.empty() || !options.adapter.empty() || !options.example.empty()) return;
@@ -31,6 +35,7 @@ CLI::App& declare(CLI::App& program, InspectOptions& options) {
   command.footer(
       "Examples:\n"
       "  lomu inspect --model SmolLM2.gguf\n"
+      "  lomu inspect --model SmolLM2.gguf --device cuda\n"
       "  lomu inspect --example configs/quickstart.yaml --index 3\n"
       "  lomu inspect --adapter runs/quickstart");
   return command;

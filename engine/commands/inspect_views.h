@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "engine/config/terminal.h"
+#include "engine/session/compute.h"
 
 namespace lomu {
 
@@ -15,9 +17,11 @@ struct ViewOptions {
   Style style;  ///< of the text; JSON has no colours
 };
 
-/// Architecture, sizes, stored types, chat layout, and the sites an adapter can sit on. Throws what ModelFiles::open
-/// and Tokenizer::load throw; a folder without a tokenizer is shown without one.
-std::string view_model(const std::filesystem::path& model, const ViewOptions& options);
+/// Architecture, sizes, stored types, chat layout, and the sites an adapter can sit on; with `compute` also what the
+/// weights take in memory there. Throws what ModelFiles::open and Tokenizer::load throw; a folder without a tokenizer
+/// is shown without one.
+std::string view_model(const std::filesystem::path& model, const std::optional<ComputeChoice>& compute,
+                       const ViewOptions& options);
 
 /// By site: rank, ||A||_F, ||B||_F, and from the singular values of scale B A the largest ones and the stable rank.
 /// `model`: the base; empty: the one the adapter names. Throws what open_base_model and load_adapter throw.

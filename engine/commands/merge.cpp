@@ -1,72 +1,64 @@
 #include "engine/commands/merge.h"
 
-#include <algorithm>
-#include <cstddef>
-#include <exception>
-#include <thread>
-#include <vector>
-
 namespace lomu {
-namespace {
 
-// Below this many multiplications a thread costs more than it saves.
-constexpr std::int64_t kWorkPerThread = std::int64_t{1} << 24;
-
-/// Adds rows [begin, end) of scale B A, counted in `out`, whose first row is row `first` of the weight.
-void add_product(const AdapterPair& pair, std::int64_t first, std::int64_t begin, std::int64_t end, std::int64_t cols,
-                 std::span<float> out) {
-  std::vector<double> sum(static_cast<std::size_t>(cols));
-  for (std::int64_t row = begin; row < end; ++row) {
-    const auto to = out.subspan(static_cast<std::size_t>(row * cols), sum.size());
-    std::copy(to.begin(), to.end(), sum.begin());
-    for (std::int64_t k = 0; k < pair.r; ++k) {
-      const double left =
-          pair.scale * static_cast<double>(pair.b[static_cast<std::size_t>((first + row) * pair.r + k)]);
-      const float* right = pair.a.data() + k * cols;
-      for (std::size_t col = 0; col < sum.size(); ++col) sum[col] += left * static_cast<double>(right[col]);
-    }
-    std::transform(sum.begin(), sum.end(), to.begin(), [](double value) { return static_cast<float>(value); });
-  }
-}
-
-}  // namespace
-
-MergedWeights::MergedWeights(const ModelFiles& files, const AdapterFile& adapter) : files_(&files) {
+MergedWeights::MergedWeights(const ModelFiles& files, const AdapterFile& adapter, const Ops& ops, Memory& memory)
+    : files_(files), ops_(ops), memory_(memory), staging_(memory) {
   for (const AdapterPair& pair : adapter.pairs) pairs_.emplace(std::pair(pair.layer, pair.site), &pair);
+  product_.frozen.backward = false;
+  product_.bias = {nullptr};
+  product_.adapters.resize(1);
 }
 
-void MergedWeights::read_rows(WeightId id, std::int64_t first, std::int64_t count, std::span<float> out) const {
-  files_->read_rows(id, first, count, out);
+Tensor MergedWeights::matrix_in(Buffer& buffer, std::int64_t rows, std::int64_t cols) {
+  const std::size_t bytes = static_cast<std::size_t>(rows * cols) * sizeof(float);
+  if (buffer.size() < bytes) {
+    buffer = Buffer();
+    buffer = memory_.allocate(Scope::kWorkspace, bytes, "rows to merge");
+  }
+  return {buffer.data(), DType::kF32, rows, cols};
+}
+
+void MergedWeights::take_right_factor(const AdapterPair& pair, std::int64_t cols) {
+  // A row of a layer's weight has one element for each of its inputs: here the rank, so A goes in by columns.
+  std::vector<float> transposed(pair.a.size());
+  for (std::int64_t k = 0; k < pair.r; ++k) {
+    for (std::int64_t col = 0; col < cols; ++col) {
+      transposed[static_cast<std::size_t>(col * pair.r + k)] = pair.a[static_cast<std::size_t>(k * cols + col)];
+    }
+  }
+  product_.frozen.in = pair.r;
+  product_.frozen.outs = {cols};
+  const std::size_t bytes = ops_.frozen_bytes(product_.frozen);
+  if (right_.size() < bytes) {
+    right_ = Buffer();
+    right_ = memory_.allocate(Scope::kWeights, bytes, "right factor");
+  }
+  product_.frozen.storage = right_.data();
+  ops_.pack_frozen(product_.frozen, 0, 0, staging_.bring(encoded(transposed.data(), cols, pair.r)));
+  taken_ = &pair;
+}
+
+void MergedWeights::read_rows(WeightId id, std::int64_t first, std::int64_t count, std::span<float> out) {
   const auto site = site_of(id.kind);
-  if (!site || count == 0) return;
-  const auto found = pairs_.find({id.layer, *site});
-  if (found == pairs_.end()) return;
+  const auto found = site ? pairs_.find({id.layer, *site}) : pairs_.end();
+  if (found == pairs_.end() || count == 0) return files_.read_rows(id, first, count, out);
 
   const AdapterPair& pair = *found->second;
   const std::int64_t cols = static_cast<std::int64_t>(out.size()) / count;
-  const std::int64_t cores = std::max(1u, std::thread::hardware_concurrency());
-  const std::int64_t threads =
-      std::clamp<std::int64_t>(count * cols * pair.r / kWorkPerThread, 1, std::min(cores, count));
-  std::vector<std::exception_ptr> failures(static_cast<std::size_t>(threads));
-  {
-    std::vector<std::jthread> helpers;
-    for (std::int64_t t = 0; t < threads; ++t) {
-      const auto work = [&, t] {
-        try {
-          add_product(pair, first, count * t / threads, count * (t + 1) / threads, cols, out);
-        } catch (...) {
-          failures[static_cast<std::size_t>(t)] = std::current_exception();
-        }
-      };
-      if (t + 1 == threads)
-        work();
-      else
-        helpers.emplace_back(work);
-    }
+  if (taken_ != &pair) take_right_factor(pair, cols);
+
+  std::vector<float> scaled(static_cast<std::size_t>(count * pair.r));
+  for (std::size_t i = 0; i < scaled.size(); ++i) {
+    scaled[i] =
+        static_cast<float>(pair.scale * static_cast<double>(pair.b[static_cast<std::size_t>(first * pair.r) + i]));
   }
-  for (const std::exception_ptr& failure : failures) {
-    if (failure) std::rethrow_exception(failure);
-  }
+  const Tensor left = matrix_in(left_, count, pair.r);
+  ops_.storage().upload(left.data, scaled.data(), scaled.size() * sizeof(float));
+  const Tensor rows = matrix_in(rows_, count, cols);
+  ops_.dequantize(staging_.bring(files_.encoded_rows(id, first, count, space_)), rows);
+  ops_.linear_forward(product_, left, rows, rows, {});
+  ops_.storage().download(out.data(), rows.data, out.size_bytes());
 }
 
 }  // namespace lomu

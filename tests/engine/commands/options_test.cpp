@@ -81,6 +81,8 @@ TEST(InspectOptions, AskForOneThing) {
   EXPECT_EQ(parsed<InspectOptions>("inspect --model m").model, "m");
   EXPECT_EQ(parsed<InspectOptions>("inspect --adapter a --model m").adapter, "a");
   EXPECT_EQ(parsed<InspectOptions>("inspect --example j.yaml --index 3").index, 3);
+  EXPECT_EQ(parsed<InspectOptions>("inspect --model m").device, std::nullopt);
+  EXPECT_EQ(parsed<InspectOptions>("inspect --model m --device auto").device, config::DeviceName::kAuto);
   EXPECT_THROW(parsed<InspectOptions>("inspect"), UsageError);
   EXPECT_THROW(parsed<InspectOptions>("inspect --index 3"), CLI::RequiresError);
   EXPECT_THROW(parsed<InspectOptions>("inspect --model m --example j"), CLI::ExcludesError);
@@ -95,6 +97,9 @@ TEST(ExportOptions, NameSourceAndTarget) {
   EXPECT_EQ(parsed<ExportOptions>("export a --out x").dtype, std::nullopt);
   EXPECT_THROW(parsed<ExportOptions>("export a"), CLI::RequiredError);
   EXPECT_EQ(parsed<ExportOptions>("export a --out x --model m").model, "m");
+  EXPECT_EQ(options.device, config::DeviceName::kAuto);
+  EXPECT_EQ(parsed<ExportOptions>("export a --out x --device cuda").device, config::DeviceName::kCuda);
+  EXPECT_THROW(parsed<ExportOptions>("export a --out x --device gpu"), UsageError);
 }
 
 TEST(VerifyOptions, KnowTheirCases) {
