@@ -184,11 +184,11 @@ void TimedOps::swiglu_backward(const Tensor& dh, const Tensor& gate_up, const Te
 }
 
 void TimedOps::cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
-                             double grad_scale, const Tensor& losses, const Tensor& dx) const {
+                             double grad_scale, const Tensor& losses, const Tensor& dx, const Tensor& d_logits) const {
   Flops flops;
   flops.frozen = product(x.rows, head.in, head.out()) * (dx.empty() ? 1 : 2);
   timed(shape_name("cross_entropy", head), flops,
-        [&] { inner_.cross_entropy(head, x, targets, grad_scale, losses, dx); });
+        [&] { inner_.cross_entropy(head, x, targets, grad_scale, losses, dx, d_logits); });
 }
 
 void TimedOps::gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const {

@@ -84,7 +84,7 @@ class TimedOps final : public Ops {
   void swiglu(const Tensor& gate_up, const Tensor& h) const override;
   void swiglu_backward(const Tensor& dh, const Tensor& gate_up, const Tensor& d_gate_up) const override;
   void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
-                     double grad_scale, const Tensor& losses, const Tensor& dx) const override;
+                     double grad_scale, const Tensor& losses, const Tensor& dx, const Tensor& d_logits) const override;
   [[nodiscard]] std::size_t scratch_bytes(const Workload& workload) const override {
     return inner_.scratch_bytes(workload);
   }

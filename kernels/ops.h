@@ -16,10 +16,12 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/encoded_rows.h"
+#include "kernels/error.h"
 #include "kernels/memory.h"
 #include "kernels/packed_factor.h"
 #include "kernels/tensor.h"
@@ -43,6 +45,7 @@ struct FrozenLinear {
   std::int64_t in = 0;
   std::vector<std::int64_t> outs;  ///< rows of each part
   bool backward = true;            ///< also packed for dX = dY W
+  bool zero = false;               ///< W = 0: needs no storage and costs nothing; the adapters are the whole layer
   std::byte* storage = nullptr;    ///< Ops::frozen_bytes() bytes, 64-byte aligned
   /// Rows and columns behind the matrix, in storage, where factors may lie: see Ops::spare_columns.
   std::int64_t spare = 0;
@@ -117,6 +120,7 @@ struct Workload {
   std::int64_t hidden = 0;        ///< columns of the residual stream
   std::int64_t intermediate = 0;  ///< columns of the MLP's hidden
   FrozenLinear head;
+  std::int64_t widest_trained = 0;  ///< rows of the largest matrix trained in full; 0: none is
 };
 
 class Ops {
@@ -240,13 +244,43 @@ class Ops {
   /// Cross entropy of softmax(x W^T) against `targets`, in chunks: all logits never exist at once.
   /// x: [N, hidden] activation (already normed, supervised rows only); losses: [1, N] f32 (f64 in f64);
   /// dx: [N, hidden] activation, grad_scale times the gradient of the SUM of losses; skipped when empty.
+  /// d_logits: [N, vocab] activation, likewise, for a head that is trained; only beside dx, and only where
+  /// trains_weights().
   virtual void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
-                             double grad_scale, const Tensor& losses, const Tensor& dx) const = 0;
+                             double grad_scale, const Tensor& losses, const Tensor& dx,
+                             const Tensor& d_logits) const = 0;
 
   /// y[i] = x[rows[i]].  x: [T, n], y: [N, n], same dtype.
   virtual void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const = 0;
   /// x = 0, then x[rows[i]] = y[i]. Rows are distinct.
   virtual void scatter_rows(const Tensor& y, std::span<const std::int32_t> rows, const Tensor& x) const = 0;
+
+  // ---- gradients of weights that are trained in full ---------------------------------------------------------------
+
+  /// Whether this backend has the operations of this section.
+  [[nodiscard]] virtual bool trains_weights() const { return false; }
+  /// grad = dy^T x. x: [T, in] activation; dy: [T, out] activation or residual dtype; grad: [out, in]
+  /// Precision::gradient, without gaps.
+  virtual void weight_gradient(const Tensor& /*x*/, const Tensor& /*dy*/, const Tensor& /*grad*/) const {
+    refuse_training_weights();
+  }
+  /// grad[ids[t]] += dout[t]. dout: [T, hidden] residual dtype; grad: [vocab, hidden] Precision::gradient.
+  virtual void embed_backward(std::span<const std::int32_t> /*ids*/, const Tensor& /*dout*/,
+                              const Tensor& /*grad*/) const {
+    refuse_training_weights();
+  }
+  /// Gradient of the weight of rms_norm (heads = 1; x in residual dtype) or head_norm (x in activation dtype):
+  /// grad[j] = the sum over tokens and heads of dy_j x_j / sqrt(mean(x^2) + eps). dy: as x, activation dtype;
+  /// grad: [1, n / heads] Precision::gradient.
+  virtual void norm_weight_gradient(const Tensor& /*dy*/, const Tensor& /*x*/, double /*eps*/, std::int64_t /*heads*/,
+                                    const Tensor& /*grad*/) const {
+    refuse_training_weights();
+  }
+  /// Throws UnsupportedError: for a backend without this section.
+  [[noreturn]] void refuse_training_weights() const {
+    throw UnsupportedError("a weight trained in full", std::string(name()),
+                           "use runtime.device: cpu, or train it through an adapter");
+  }
 
   // ---- memory of the operations themselves -----------------------------------------------------------------------
 

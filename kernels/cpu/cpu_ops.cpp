@@ -3,6 +3,7 @@
 #include "kernels/cpu/block.h"
 #include "kernels/cpu/cross_entropy.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/weight_gradient.h"
 #include "kernels/dequantize.h"
 #include "kernels/error.h"
 
@@ -84,8 +85,19 @@ class CpuOps final : public Ops {
     cpu::swiglu_backward<T>(team_, dh, gate_up, d_gate_up);
   }
   void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
-                     double grad_scale, const Tensor& losses, const Tensor& dx) const override {
-    cpu::cross_entropy<T>(team_, head, x, targets, grad_scale, losses, dx);
+                     double grad_scale, const Tensor& losses, const Tensor& dx, const Tensor& d_logits) const override {
+    cpu::cross_entropy<T>(team_, head, x, targets, grad_scale, losses, dx, d_logits);
+  }
+  [[nodiscard]] bool trains_weights() const override { return true; }
+  void weight_gradient(const Tensor& x, const Tensor& dy, const Tensor& grad) const override {
+    cpu::weight_gradient<T>(team_, x, dy, grad);
+  }
+  void embed_backward(std::span<const std::int32_t> ids, const Tensor& dout, const Tensor& grad) const override {
+    cpu::embed_backward(team_, ids, dout, grad);
+  }
+  void norm_weight_gradient(const Tensor& dy, const Tensor& x, double eps, std::int64_t heads,
+                            const Tensor& grad) const override {
+    cpu::norm_weight_gradient<T>(team_, dy, x, eps, heads, grad);
   }
   void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const override {
     cpu::gather_rows(team_, x, rows, y);
@@ -108,6 +120,7 @@ class CpuOps final : public Ops {
     rope_scratch(scratch, w.attention.head_dim);
     swiglu_scratch(scratch, w.intermediate);
     cross_entropy_scratch<T>(scratch, w.head, w.backward);
+    weight_gradient_scratch<T>(scratch, w.tokens, w.widest_trained);
     return scratch;
   }
 

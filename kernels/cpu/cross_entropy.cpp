@@ -93,10 +93,10 @@ void evaluate(const Chunk<T>& chunk, const Tensor& losses, Worker& worker, Memor
   }
 }
 
-/// Losses and dx = grad_scale (softmax - onehot) W.
+/// Losses, d_logits = grad_scale (softmax - onehot) where it is wanted, and dx = d_logits W.
 template <class T>
-void differentiate(const Chunk<T>& chunk, double grad_scale, const Tensor& losses, const Tensor& dx, Worker& worker,
-                   Memory& memory) {
+void differentiate(const Chunk<T>& chunk, double grad_scale, const Tensor& losses, const Tensor& dx,
+                   const Tensor& d_logits, Worker& worker, Memory& memory) {
   const std::int64_t vocab = chunk.vocab();
   const std::int64_t hidden = chunk.head.in;
   const auto scale = static_cast<float>(grad_scale);
@@ -129,6 +129,7 @@ void differentiate(const Chunk<T>& chunk, double grad_scale, const Tensor& losse
       const std::int64_t target = chunk.targets[static_cast<std::size_t>(chunk.row0 + i)] - first;
       if (target >= 0 && target < count) row[target] -= scale;
       narrow(row, gradient + i * count, count);
+      if (!d_logits.empty()) narrow(row, d_logits.row<T>(chunk.row0 + i) + first, count);
     }
     for (std::int64_t i = 0; i < chunk.rows; i += kTileRows) {
       const std::int64_t rows = std::min(kTileRows, chunk.rows - i);
@@ -153,14 +154,14 @@ void differentiate(const Chunk<T>& chunk, double grad_scale, const Tensor& losse
 
 template <class T>
 void cross_entropy(Team& team, const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
-                   double grad_scale, const Tensor& losses, const Tensor& dx) {
+                   double grad_scale, const Tensor& losses, const Tensor& dx, const Tensor& d_logits) {
   team.for_each((x.rows + kChunkRows - 1) / kChunkRows, [&](std::int64_t unit, Worker& worker) {
     const std::int64_t row0 = unit * kChunkRows;
     const Chunk<T> chunk{head, x, targets, row0, std::min(kChunkRows, x.rows - row0)};
     if (dx.empty()) {
       evaluate(chunk, losses, worker, team.memory());
     } else {
-      differentiate(chunk, grad_scale, losses, dx, worker, team.memory());
+      differentiate(chunk, grad_scale, losses, dx, d_logits, worker, team.memory());
     }
   });
 }
@@ -176,8 +177,8 @@ void cross_entropy_scratch(TeamScratch& scratch, const FrozenLinear& head, bool 
 template void cross_entropy_scratch<float>(TeamScratch&, const FrozenLinear&, bool);
 template void cross_entropy_scratch<BF16>(TeamScratch&, const FrozenLinear&, bool);
 template void cross_entropy<float>(Team&, const FrozenLinear&, const Tensor&, std::span<const std::int32_t>, double,
-                                   const Tensor&, const Tensor&);
+                                   const Tensor&, const Tensor&, const Tensor&);
 template void cross_entropy<BF16>(Team&, const FrozenLinear&, const Tensor&, std::span<const std::int32_t>, double,
-                                  const Tensor&, const Tensor&);
+                                  const Tensor&, const Tensor&, const Tensor&);
 
 }  // namespace lomu::cpu

@@ -135,7 +135,8 @@ void finish_tile(const float* bias, const ColumnTile& tile, std::int64_t row0, s
   }
 }
 
-/// The activation-typed form of dy: itself, or rounded into the team's scratch.
+}  // namespace
+
 template <class T>
 Tensor as_activation(Team& team, const Tensor& dy) {
   if (dy.dtype == kDTypeOf<T>) return dy;
@@ -146,6 +147,8 @@ Tensor as_activation(Team& team, const Tensor& dy) {
   });
   return rounded;
 }
+
+namespace {
 
 /// dS = dY (s B), all parts side by side as in S.
 template <class T>
@@ -322,10 +325,14 @@ void linear_forward(Team& team, const AdaptedLinear& linear, const Tensor& x, co
     const std::int64_t rows = std::min(kTileRows, x.rows - row0);
     const ColumnTile& tile = columns[static_cast<std::size_t>(unit % wide)];
     float* c = worker.scratch<float>(kTile, kTileRows * kWideTile, team.memory());
-    const PanelShape shape{in, linear.frozen.outs[tile.part], kDTypeOf<T>};
-    const T* w = at_column(shape, forward_panels<T>(linear.frozen, tile.part), tile.first);
-    const T* left = dense_rows(worker, team.memory(), kLeft, x.row<T>(row0), x.ld, rows, in);
-    worker.gemm.multiply(kDTypeOf<T>, rows, tile.count, in, left, w, c, false);
+    if (linear.frozen.zero) {
+      std::fill_n(c, rows * tile.count, 0.0f);
+    } else {
+      const PanelShape shape{in, linear.frozen.outs[tile.part], kDTypeOf<T>};
+      const T* w = at_column(shape, forward_panels<T>(linear.frozen, tile.part), tile.first);
+      const T* left = dense_rows(worker, team.memory(), kLeft, x.row<T>(row0), x.ld, rows, in);
+      worker.gemm.multiply(kDTypeOf<T>, rows, tile.count, in, left, w, c, false);
+    }
     if (!linear.adapters.empty() && linear.adapters[tile.part].rank > 0) {
       const std::int64_t r = linear.adapters[tile.part].rank;
       const T* b = at_column(panels.up_shape(tile.part), panels.up(tile.part), tile.first);
@@ -364,9 +371,13 @@ void linear_backward(Team& team, const AdaptedLinear& linear, const Tensor& x, c
     const std::int64_t rows = std::min(kTileRows, dy.rows - row0);
     const ColumnTile& tile = columns[static_cast<std::size_t>(unit % wide)];
     float* c = worker.scratch<float>(kTile, kTileRows * kWideTile, team.memory());
-    const T* w = at_column(shape, backward_panels<T>(linear.frozen), tile.first);
-    const T* left = dense_rows(worker, team.memory(), kLeft, dy.row<T>(row0), dy.ld, rows, shape.k);
-    worker.gemm.multiply(kDTypeOf<T>, rows, tile.count, shape.k, left, w, c, false);
+    if (linear.frozen.zero) {
+      std::fill_n(c, rows * tile.count, 0.0f);
+    } else {
+      const T* w = at_column(shape, backward_panels<T>(linear.frozen), tile.first);
+      const T* left = dense_rows(worker, team.memory(), kLeft, dy.row<T>(row0), dy.ld, rows, shape.k);
+      worker.gemm.multiply(kDTypeOf<T>, rows, tile.count, shape.k, left, w, c, false);
+    }
     if (rank > 0) {
       add_low_rank_dx<T>(team, worker, linear, panels, ds, row0, rows, tile.first, tile.count, c);
     }
@@ -374,6 +385,8 @@ void linear_backward(Team& team, const AdaptedLinear& linear, const Tensor& x, c
   });
 }
 
+template Tensor as_activation<float>(Team&, const Tensor&);
+template Tensor as_activation<BF16>(Team&, const Tensor&);
 template void linear_forward<float>(Team&, const AdaptedLinear&, const Tensor&, const Tensor&, const Tensor&,
                                     const Tensor&);
 template void linear_forward<BF16>(Team&, const AdaptedLinear&, const Tensor&, const Tensor&, const Tensor&,

@@ -31,6 +31,9 @@ void linear_forward(Team& team, const AdaptedLinear& linear, const Tensor& x, co
 template <class T>
 void linear_backward(Team& team, const AdaptedLinear& linear, const Tensor& x, const Tensor& s, const Tensor& dy,
                      const Tensor& dx);
+/// The activation-typed form of dy: itself, or rounded into scratch that the next operation may overwrite.
+template <class T>
+Tensor as_activation(Team& team, const Tensor& dy);
 /// Adds the scratch that both take for up to `rows` rows; linear_backward's if `backward`.
 template <class T>
 void linear_scratch(TeamScratch& scratch, const Workload::Linear& linear, std::int64_t rows, bool backward);

@@ -17,6 +17,7 @@ std::size_t panel_offset(const FrozenLinear& linear, std::size_t part) {
 
 template <class T>
 std::size_t frozen_bytes(const FrozenLinear& linear) {
+  if (linear.zero) return 0;
   const std::size_t forward = panel_offset<T>(linear, linear.outs.size());
   return forward + (linear.backward ? PanelShape{linear.out(), linear.in, kDTypeOf<T>}.bytes() : 0);
 }

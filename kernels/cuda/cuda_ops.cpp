@@ -107,6 +107,7 @@ class CudaOps final : public Ops {
     return path_ == LinearPath::kAugmented ? augmented_columns(rank, bias) : 0;
   }
   [[nodiscard]] std::size_t frozen_bytes(const FrozenLinear& linear) const override {
+    if (linear.zero) throw UnsupportedError("a layer without a base", "cuda", "use runtime.device: cpu");
     return AdaptedLayout<T>::frozen_bytes(linear);
   }
   void dequantize(const EncodedRows& from, const Tensor& to) const override {
@@ -206,7 +207,8 @@ class CudaOps final : public Ops {
   }
 
   void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
-                     double grad_scale, const Tensor& losses, const Tensor& dx) const override {
+                     double grad_scale, const Tensor& losses, const Tensor& dx, const Tensor& d_logits) const override {
+    if (!d_logits.empty()) refuse_training_weights();
     const std::int64_t vocab = head.outs.front();
     const std::int64_t most = std::min(chunk_rows(vocab), x.rows);
     const std::int32_t* wanted = uploads_.on_device(targets);

@@ -64,6 +64,7 @@ Tensor ReferenceOps::frozen_matrix(const FrozenLinear& linear) const {
 }
 
 std::size_t ReferenceOps::frozen_bytes(const FrozenLinear& linear) const {
+  if (linear.zero) return 0;
   const Tensor w = frozen_matrix(linear);
   return static_cast<std::size_t>(w.size()) * size_of(w.dtype);
 }
@@ -90,7 +91,8 @@ void ReferenceOps::linear_forward(const AdaptedLinear& linear, const Tensor& x, 
   require_dtype(x, {precision_.activation}, "linear_forward: x");
   require_dtype(y, {precision_.activation, precision_.residual}, "linear_forward: y");
   const Matrix input = load(x);
-  Matrix output = multiply_transposed(input, load(frozen_matrix(linear.frozen)));
+  Matrix output(x.rows, linear.frozen.out());
+  if (!linear.frozen.zero) output = multiply_transposed(input, load(frozen_matrix(linear.frozen)));
   std::int64_t first_out = 0;
   std::int64_t first_rank = 0;
   for (std::size_t part = 0; part < linear.frozen.outs.size(); ++part) {
@@ -129,7 +131,7 @@ void ReferenceOps::linear_backward(const AdaptedLinear& linear, const Tensor& x,
   require_dtype(dy, {precision_.activation, precision_.residual}, "linear_backward: dy");
   const Matrix d_output = load(dy);
   Matrix d_input(d_output.rows, linear.frozen.in);
-  if (!dx.empty()) d_input = multiply(d_output, load(frozen_matrix(linear.frozen)));
+  if (!dx.empty() && !linear.frozen.zero) d_input = multiply(d_output, load(frozen_matrix(linear.frozen)));
   std::int64_t first_out = 0;
   std::int64_t first_rank = 0;
   for (std::size_t part = 0; part < linear.frozen.outs.size(); ++part) {

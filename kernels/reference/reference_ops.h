@@ -49,12 +49,19 @@ class ReferenceOps final : public Ops {
 
   // cross_entropy.cpp
   void cross_entropy(const FrozenLinear& head, const Tensor& x, std::span<const std::int32_t> targets,
-                     double grad_scale, const Tensor& losses, const Tensor& dx) const override;
+                     double grad_scale, const Tensor& losses, const Tensor& dx, const Tensor& d_logits) const override;
 
   // rows.cpp
   void embed(std::span<const std::int32_t> ids, const Tensor& table, const Tensor& out) const override;
   void gather_rows(const Tensor& x, std::span<const std::int32_t> rows, const Tensor& y) const override;
   void scatter_rows(const Tensor& y, std::span<const std::int32_t> rows, const Tensor& x) const override;
+
+  // weight_gradient.cpp
+  [[nodiscard]] bool trains_weights() const override { return true; }
+  void weight_gradient(const Tensor& x, const Tensor& dy, const Tensor& grad) const override;
+  void embed_backward(std::span<const std::int32_t> ids, const Tensor& dout, const Tensor& grad) const override;
+  void norm_weight_gradient(const Tensor& dy, const Tensor& x, double eps, std::int64_t heads,
+                            const Tensor& grad) const override;
 
   // Scratch is what std::vector takes, not counted and not planned.
   [[nodiscard]] std::size_t scratch_bytes(const Workload&) const override { return 0; }

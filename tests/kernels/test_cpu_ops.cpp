@@ -317,12 +317,12 @@ TEST_P(CpuOps, CrossEntropyIsEquivalentToReference) {
       HostTensor expected(DType::kF32, 1, rows);
       HostTensor dx(activation(), rows, hidden);
       HostTensor dx_expected(activation(), rows, hidden);
-      cpu_->cross_entropy(on_cpu.linear.frozen, x, targets, 0.01, losses, dx);
-      reference_->cross_entropy(on_reference.linear.frozen, x, targets, 0.01, expected, dx_expected);
+      cpu_->cross_entropy(on_cpu.linear.frozen, x, targets, 0.01, losses, dx, {});
+      reference_->cross_entropy(on_reference.linear.frozen, x, targets, 0.01, expected, dx_expected, {});
       expect_close(losses, expected, "losses");
       expect_close(dx, dx_expected, "dx");
       HostTensor again(DType::kF32, 1, rows);
-      cpu_->cross_entropy(on_cpu.linear.frozen, x, targets, 0.01, again, {});
+      cpu_->cross_entropy(on_cpu.linear.frozen, x, targets, 0.01, again, {}, {});
       expect_close(again, expected, "losses without dx");
     }
   }

@@ -150,9 +150,9 @@ TEST(ReferenceCrossEntropy, BackwardIsTheScaledGradientOfTheSum) {
   const std::vector<std::int32_t> targets = {0, 10, 3, 3};
   HostTensor losses(kF64, 1, 4);
   HostTensor dx(kF64, 4, 6);
-  ops->cross_entropy(head.linear.frozen, x, targets, 0.25, losses, dx);
+  ops->cross_entropy(head.linear.frozen, x, targets, 0.25, losses, dx, {});
   expect_gradient(x, dx, [&] {
-    ops->cross_entropy(head.linear.frozen, x, targets, 0.25, losses, {});
+    ops->cross_entropy(head.linear.frozen, x, targets, 0.25, losses, {}, {});
     double sum = 0;
     for (std::int64_t i = 0; i < 4; ++i) sum += losses.get(0, i);
     return 0.25 * sum;
