@@ -1,6 +1,8 @@
 #include "models/decoder/adapted_model.h"
 
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -13,12 +15,18 @@ std::size_t padded(std::size_t bytes) {
   return (bytes + Memory::kAlignment - 1) / Memory::kAlignment * Memory::kAlignment;
 }
 
-std::size_t packed_bytes_of(const LayerWeights& layer, const Ops& ops) {
-  std::size_t bytes = 0;
-  for (const auto group : kGroups) {
-    if ((layer.*group).total_rank() > 0) bytes += padded(ops.adapter_bytes(layer.*group));
+/// Where the weights of a model point to this norm; null for what is no norm.
+const float** norm_of(ModelWeights& weights, WeightId id) {
+  if (id.kind == WeightKind::kFinalNorm) return &weights.final_norm;
+  if (!is_per_layer(id.kind)) return nullptr;
+  LayerWeights& layer = weights.layers[static_cast<std::size_t>(id.layer)];
+  switch (id.kind) {
+    case WeightKind::kAttnNorm: return &layer.attn_norm;
+    case WeightKind::kMlpNorm: return &layer.mlp_norm;
+    case WeightKind::kQNorm: return &layer.q_norm;
+    case WeightKind::kKNorm: return &layer.k_norm;
+    default: return nullptr;
   }
-  return bytes;
 }
 
 }  // namespace
@@ -34,7 +42,7 @@ LayerWeights shape_of_layer(const ModelConfig& config, std::span<const PairInfo>
     group.adapters.emplace_back();
   }
   for (const PairInfo& pair : pairs) {
-    if (pair.layer != layer) continue;
+    if (pair.layer != layer || pair.full) continue;
     const auto [group, part] = place_of(pair.site);
     (shape.*group).adapters[part].rank = pair.rank;
     (shape.*group).adapters[part].scale = pair.scale;
@@ -45,21 +53,12 @@ LayerWeights shape_of_layer(const ModelConfig& config, std::span<const PairInfo>
 AdaptedModel::AdaptedModel(const ModelWeights& weights, AdapterSet* adapters, const Ops& ops, Memory& memory)
     : weights_(weights), adapters_(adapters), ops_(&ops) {
   if (adapters == nullptr) return;
+  if (adapters->has_full() && !ops.trains_weights()) ops.refuse_training_weights();
   place_factors(memory);
   for (const PairInfo& pair : adapters->pairs()) {
-    const auto [group, part] = place_of(pair.site);
-    Adapter& adapter = (weights_.layers[static_cast<std::size_t>(pair.layer)].*group).adapters[part];
-    adapter.rank = pair.rank;
-    adapter.scale = pair.scale;
-    adapter.a = factors_ + pair.offset_a;
-    adapter.b = factors_ + pair.offset_b;
-    if (gradients_.empty()) continue;
-    adapter.grad_a = gradients_.columns(pair.offset_a, pair.size_a()).data;
-    adapter.grad_b = gradients_.columns(pair.offset_b, pair.size_b()).data;
+    if (!pair.full) attach_pair(pair);
   }
-  std::size_t bytes = 0;
-  for (const LayerWeights& layer : weights_.layers) bytes += packed_bytes_of(layer, ops);
-  packed_ = memory.allocate(Scope::kAdapters, bytes, "packed adapter factors");
+  packed_ = memory.allocate(Scope::kAdapters, packed_bytes(config(), adapters->pairs(), ops), "packed adapter factors");
   std::byte* next = packed_.data();
   for (LayerWeights& layer : weights_.layers) {
     for (const auto group : kGroups) {
@@ -69,7 +68,77 @@ AdaptedModel::AdaptedModel(const ModelWeights& weights, AdapterSet* adapters, co
       next += padded(ops.adapter_bytes(linear));
     }
   }
+  for (const PairInfo& pair : adapters->pairs()) {
+    if (pair.full) next = attach_full(pair, next);
+  }
   refresh();
+}
+
+void AdaptedModel::attach_pair(const PairInfo& pair) {
+  const auto [group, part] = place_of(pair.site);
+  Adapter& adapter = (weights_.layers[static_cast<std::size_t>(pair.layer)].*group).adapters[part];
+  adapter.rank = pair.rank;
+  adapter.scale = pair.scale;
+  adapter.a = factors_ + pair.offset_a;
+  adapter.b = factors_ + pair.offset_b;
+  if (gradients_.empty()) return;
+  adapter.grad_a = gradients_.columns(pair.offset_a, pair.size_a()).data;
+  adapter.grad_b = gradients_.columns(pair.offset_b, pair.size_b()).data;
+}
+
+std::byte* AdaptedModel::attach_full(const PairInfo& pair, std::byte* storage) {
+  // A norm is read where the optimizer moves it.
+  if (const float** const norm = norm_of(weights_, pair.weight)) {
+    *norm = factors_ + pair.offset_b;
+    return storage;
+  }
+  const auto own = [&](FrozenLinear& linear) {
+    const std::size_t bytes = ops_->frozen_bytes(linear);
+    std::memcpy(storage, linear.storage, bytes);
+    linear.storage = storage;
+    return storage + padded(bytes);
+  };
+  switch (pair.weight.kind) {
+    case WeightKind::kEmbed: {
+      weights_.embedding.data = storage;
+      std::byte* const next =
+          storage + padded(static_cast<std::size_t>(pair.size_b()) * size_of(weights_.embedding.dtype));
+      if (!config().tie_word_embeddings) return next;
+      storage = next;
+      return own(weights_.head);
+    }
+    case WeightKind::kLmHead: return own(weights_.head);
+    default: {
+      const auto group = place_of(pair.site).group;
+      FrozenLinear& linear = (weights_.layers[static_cast<std::size_t>(pair.layer)].*group).frozen;
+      // One copy serves all parts of a group.
+      const bool is_own = linear.storage >= packed_.data() && linear.storage < packed_.data() + packed_.size();
+      return is_own ? storage : own(linear);
+    }
+  }
+}
+
+void AdaptedModel::pack_full(const PairInfo& pair) const {
+  const EncodedRows values = encoded(factors_ + pair.offset_b, pair.out, pair.in);
+  const auto pack_head = [&] { ops_->pack_frozen(weights_.head, 0, 0, values); };
+  if (pair.weight.kind == WeightKind::kLmHead) {
+    pack_head();
+  } else if (pair.weight.kind == WeightKind::kEmbed) {
+    if (config().tie_word_embeddings) pack_head();
+    ops_->dequantize(values, weights_.embedding);
+  } else if (site_of(pair.weight.kind)) {
+    const auto [group, part] = place_of(pair.site);
+    const AdaptedLinear& linear = weights_.layers[static_cast<std::size_t>(pair.layer)].*group;
+    ops_->pack_frozen(linear.frozen, part, 0, values);
+  }
+}
+
+Tensor AdaptedModel::full_gradient(WeightId weight) const {
+  if (adapters_ == nullptr || gradients_.empty()) return {};
+  const auto found = adapters_->find(weight);
+  if (!found || !adapters_->pairs()[*found].full) return {};
+  const PairInfo& pair = adapters_->pairs()[*found];
+  return {gradients_.columns(pair.offset_b, pair.size_b()).data, gradients_.dtype, pair.out, pair.in};
 }
 
 void AdaptedModel::place_factors(Memory& memory) {
@@ -88,9 +157,23 @@ std::size_t AdaptedModel::packed_bytes(const ModelConfig& config, std::span<cons
   for (std::int64_t i = 0; i < config.num_layers; ++i) {
     LayerWeights layer = shape_of_layer(config, pairs, i);
     for (const auto group : kGroups) {
-      (layer.*group).frozen.spare = spare_columns(config, ops, group, (layer.*group).total_rank());
+      AdaptedLinear& linear = layer.*group;
+      linear.frozen.spare = spare_columns(config, ops, group, linear.total_rank());
+      if (linear.total_rank() > 0) bytes += padded(ops.adapter_bytes(linear));
+      const bool has_full = std::any_of(pairs.begin(), pairs.end(), [&](const PairInfo& p) {
+        return p.full && p.layer == i && site_of(p.weight.kind) && place_of(p.site).group == group;
+      });
+      if (has_full) bytes += padded(ops.frozen_bytes(linear.frozen));
     }
-    bytes += packed_bytes_of(layer, ops);
+  }
+  FrozenLinear head;
+  head.in = config.hidden_size;
+  head.outs = {config.vocab_size};
+  for (const PairInfo& p : pairs) {
+    const bool is_embedding = p.full && p.weight.kind == WeightKind::kEmbed;
+    const bool is_head = p.full && p.weight.kind == WeightKind::kLmHead;
+    if (is_embedding) bytes += padded(static_cast<std::size_t>(p.size_b()) * size_of(embedding_type(ops.precision())));
+    if (is_head || (is_embedding && config.tie_word_embeddings)) bytes += padded(ops.frozen_bytes(head));
   }
   return bytes;
 }
@@ -130,6 +213,9 @@ void AdaptedModel::pack() {
     for (const auto group : kGroups) linears.push_back(&(layer.*group));
   }
   ops_->pack_all_adapters(linears);
+  for (const PairInfo& pair : std::as_const(*adapters_).pairs()) {
+    if (pair.full) pack_full(pair);
+  }
 }
 
 }  // namespace lomu

@@ -1,5 +1,6 @@
-// Frozen weights with their adapters attached: what training, evaluation and generation run. Keeps the factors where
-// the backend works and in the form that its operations like; they must be refreshed when an optimizer has moved them.
+// Frozen weights with their adapters attached, and with the weights that are trained in full in place of frozen ones:
+// what training, evaluation and generation run. Keeps the factors where the backend works and in the form that its
+// operations like; they must be refreshed when an optimizer has moved them.
 #pragma once
 
 #include <cstddef>
@@ -19,11 +20,12 @@ LayerWeights shape_of_layer(const ModelConfig& config, std::span<const PairInfo>
 
 class AdaptedModel {
  public:
-  /// `adapters` may be null: the base model. Everything passed in outlives this object. Packs the factors.
+  /// `adapters` may be null: the base model. Everything passed in outlives this object. Packs the factors. Throws
+  /// UnsupportedError when a weight is trained in full and the backend cannot do that.
   AdaptedModel(const ModelWeights& weights, AdapterSet* adapters, const Ops& ops, Memory& memory);
 
-  /// Bytes of packed factors that the constructor allocates in Scope::kAdapters on weights with room for these pairs
-  /// (WeightsLayout).
+  /// Bytes of packed factors and full weights that the constructor allocates in Scope::kAdapters on weights with room
+  /// for these pairs (WeightsLayout).
   static std::size_t packed_bytes(const ModelConfig& config, std::span<const PairInfo> pairs, const Ops& ops);
 
   /// Takes over all factors. Call after every change of AdapterSet::factors() and before the next forward.
@@ -39,6 +41,8 @@ class AdaptedModel {
   void fetch_factors();
   /// Where backward writes: flat, as AdapterSet::gradients(), in the backend's storage. Empty without gradients.
   [[nodiscard]] const Tensor& gradients() const { return gradients_; }
+  /// The part of it that belongs to a weight trained in full, [out, in]; empty for any other weight.
+  [[nodiscard]] Tensor full_gradient(WeightId weight) const;
   /// Brings them to AdapterSet::gradients(), unless they are there.
   void fetch_gradients() const;
 
@@ -48,6 +52,11 @@ class AdaptedModel {
 
  private:
   void place_factors(Memory& memory);
+  void attach_pair(const PairInfo& pair);
+  /// Puts the model's own copy of a weight, and of what is packed with it, in place of the frozen one; returns what
+  /// follows `storage`, where the copy lies.
+  std::byte* attach_full(const PairInfo& pair, std::byte* storage);
+  void pack_full(const PairInfo& pair) const;
 
   ModelWeights weights_;
   AdapterSet* adapters_;

@@ -73,6 +73,14 @@ double frozen_rms(const PairInfo& pair, const ModelFiles& files) {
   return std::sqrt(sum / static_cast<double>(sample.size()));
 }
 
+/// Both factors orthonormal times one number, so that all singular values of s B A are tau.
+void fill_balanced(const PairInfo& pair, std::uint64_t seed, double tau, std::span<float> a, std::span<float> b) {
+  const Philox random(seed, Purpose::kAdapterInit);
+  const double size = std::sqrt(tau / pair.scale);
+  fill_orthonormal(pair.rank, pair.in, size, random, stream_of(pair.name, Factor::kA), a);
+  fill_orthonormal(pair.out, pair.rank, size, random, stream_of(pair.name, Factor::kB), b);
+}
+
 }  // namespace
 
 void init_zero(const PairInfo& pair, std::uint64_t seed, std::span<float> a, std::span<float> b) {
@@ -88,12 +96,12 @@ void init_zero(const PairInfo& pair, std::uint64_t seed, std::span<float> a, std
 
 void init_balanced(const PairInfo& pair, std::uint64_t seed, const ModelFiles& files, std::span<float> a,
                    std::span<float> b) {
-  const Philox random(seed, Purpose::kAdapterInit);
   const double edge = std::sqrt(static_cast<double>(pair.out)) + std::sqrt(static_cast<double>(pair.in));
-  const double tau = kBalancedShare * frozen_rms(pair, files) * edge;
-  const double size = std::sqrt(tau / pair.scale);
-  fill_orthonormal(pair.rank, pair.in, size, random, stream_of(pair.name, Factor::kA), a);
-  fill_orthonormal(pair.out, pair.rank, size, random, stream_of(pair.name, Factor::kB), b);
+  fill_balanced(pair, seed, kBalancedShare * frozen_rms(pair, files) * edge, a, b);
+}
+
+void init_alone(const PairInfo& pair, std::uint64_t seed, std::span<float> a, std::span<float> b) {
+  fill_balanced(pair, seed, std::sqrt(static_cast<double>(pair.out) / static_cast<double>(pair.in)), a, b);
 }
 
 }  // namespace lomu

@@ -25,4 +25,9 @@ void init_zero(const PairInfo& pair, std::uint64_t seed, std::span<float> a, std
 void init_balanced(const PairInfo& pair, std::uint64_t seed, const ModelFiles& files, std::span<float> a,
                    std::span<float> b);
 
+/// For a pair that is the whole layer (ModelConfig::without_base): as init_balanced with tau = sqrt(out / in), the size
+/// at which a layer takes inputs of unit entries to outputs of unit entries (Yang, Simon, Bernstein, arXiv 2310.17813,
+/// condition 1), whatever the rank.
+void init_alone(const PairInfo& pair, std::uint64_t seed, std::span<float> a, std::span<float> b);
+
 }  // namespace lomu

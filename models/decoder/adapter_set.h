@@ -1,6 +1,7 @@
-// The trainable part of a run: the LoRA pairs of all sites in one flat buffer of factors and one of gradients, in the
-// order in which backward finishes them. Optimizers, reductions and checkpoints work on these flat ranges by PairInfo.
-// Not the arithmetic of a site (kernels/ops.h), not the folder on disk (models/files/peft_adapter.h).
+// The trainable part of a run: the LoRA pairs of all sites, and the weights that are trained in full, in one flat
+// buffer of factors and one of gradients, in the order in which backward finishes them. Optimizers, reductions and
+// checkpoints work on these flat ranges by PairInfo. Not the arithmetic of a site (kernels/ops.h), not the folder on
+// disk (models/files/peft_adapter.h).
 #pragma once
 
 #include <cstdint>
@@ -36,14 +37,21 @@ struct AdapterOptions {
   std::vector<Site> targets{kAllSites.begin(), kAllSites.end()};
   std::optional<std::vector<std::int64_t>> layers;  ///< none: every layer
   AdapterInit init = AdapterInit::kZero;
+  /// Left factors start this much larger and right ones as much smaller: the product is the same. For studies of
+  /// optimizers that should not notice.
+  double gauge = 1;
+  std::vector<WeightKind> full;  ///< trained themselves instead of through a pair, in every layer
   std::uint64_t seed = 0;
 };
 
-/// One pair: its place in the model and in the flat buffers (offsets in elements).
+/// One pair, or one weight trained in full: its place in the model and in the flat buffers (offsets in elements).
+/// A full weight is a pair with a left factor alone: [out, in] at offset_b, rank = in, scale 1.
 struct PairInfo {
-  std::string name;  ///< "model.layers.3.self_attn.q_proj"
-  std::int64_t layer = 0;
-  Site site = Site::kQ;
+  std::string name;        ///< "model.layers.3.self_attn.q_proj"
+  WeightId weight;         ///< the weight it adapts or is
+  bool full = false;       ///< trained in full
+  std::int64_t layer = 0;  ///< of the weight, as weight.layer
+  Site site = Site::kQ;    ///< of a pair
   std::int64_t in = 0;
   std::int64_t out = 0;
   std::int64_t rank = 0;
@@ -51,13 +59,14 @@ struct PairInfo {
   double scale = 0;
   std::int64_t offset_a = 0;  ///< right factor, lora_A [rank, in]
   std::int64_t offset_b = 0;  ///< left factor, lora_B [out, rank]; follows lora_A
-  [[nodiscard]] std::int64_t size_a() const { return rank * in; }
+  [[nodiscard]] std::int64_t size_a() const { return full ? 0 : rank * in; }
   [[nodiscard]] std::int64_t size_b() const { return out * rank; }
 };
 
-/// The pairs that these options give a model, in backward order: last layer first; inside a layer down, up, gate, o, v,
-/// k, q. Throws UsageError: no targets, a layer the model does not have, a rank outside 1 ... 256, impossible alpha or
-/// dropout.
+/// The pairs and full weights that these options give a model, in backward order: head, final norm, the layers from the
+/// last, the embedding; inside a layer down, up, gate, their norm, o, the norms of k and q, v, k, q, their norm.
+/// Throws UsageError: nothing to train, a layer the model does not have, a rank outside 1 ... 256, impossible alpha or
+/// dropout, a weight that is to be trained both ways, or that is no matrix or norm of this model.
 std::vector<PairInfo> plan_pairs(const ModelConfig& config, const AdapterOptions& options);
 /// The pairs of an adapter that was read from disk, in the same order.
 std::vector<PairInfo> plan_pairs(const ModelConfig& config, const AdapterFile& file);
@@ -71,15 +80,18 @@ std::size_t adapter_set_bytes(std::span<const PairInfo> pairs, std::optional<DTy
 class AdapterSet {
  public:
   /// A new adapter. `gradient`: element type of the gradient buffer (Precision::gradient), or none for an adapter that
-  /// is only used. `files` is read for kBalanced alone (the size of the frozen weights).
+  /// is only used. `files` is read for full weights, which start as they are there, and for kBalanced (the size of the
+  /// frozen weights).
   AdapterSet(const ModelConfig& config, const AdapterOptions& options, const ModelFiles& files,
              std::optional<DType> gradient, Memory& memory);
   /// The adapter of a PEFT folder.
   AdapterSet(const ModelConfig& config, const AdapterFile& file, std::optional<DType> gradient, Memory& memory);
 
   [[nodiscard]] std::span<const PairInfo> pairs() const { return pairs_; }
-  /// Index of the pair at this site; none where there is no adapter.
-  [[nodiscard]] std::optional<std::size_t> find(std::int64_t layer, Site site) const;
+  /// Index of the pair or full weight of this weight; none where it is frozen.
+  [[nodiscard]] std::optional<std::size_t> find(WeightId weight) const;
+  /// Whether any weight is trained in full.
+  [[nodiscard]] bool has_full() const;
 
   /// All factors, [lora_A | lora_B] pair by pair. Whoever changes them calls AdaptedModel::refresh() before the next
   /// use.

@@ -31,12 +31,18 @@ struct Decoder::Impl {
 
   // backward.cpp
   void run_backward(const PackedBatch& batch, const PairHook& passed);
-  void head_backward(std::int64_t tokens);
+  void head_backward(std::int64_t tokens, const PairHook& finished);
+  /// Where the gradient of the head goes; empty where it is frozen.
+  [[nodiscard]] Tensor head_gradient() const;
+  /// The gradient of a norm's own weight, where that is trained.
+  void norm_backward(WeightId norm, const Tensor& dy, const Tensor& x, std::int64_t heads, const PairHook& finished);
+  void embedding_backward(std::span<const std::int32_t> tokens, const PairHook& finished);
   /// Calls `finished` with the number of pairs of each group of the block, as its gradients are queued.
   void block_backward(const PackedBatch& batch, std::int64_t layer, const PairHook& finished);
   /// Computes what the forward pass did not keep of a block, from its beginning to the hidden of its MLP.
   void recompute(const PackedBatch& batch, std::int64_t layer, const BlockTensors& t);
-  void attention_backward(const PackedBatch& batch, std::int64_t layer, const BlockTensors& t, const Tensor& d_qkv);
+  void attention_backward(const PackedBatch& batch, std::int64_t layer, const BlockTensors& t, const Tensor& d_qkv,
+                          const PairHook& finished);
 
   [[nodiscard]] BlockTensors tensors(std::int64_t layer, std::int64_t tokens) const;
   [[nodiscard]] Tensor rows(std::size_t entry, std::int64_t count) const {

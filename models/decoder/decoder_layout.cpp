@@ -16,6 +16,23 @@ DType table_type(const Precision& p) {
   return p.residual == DType::kF64 ? DType::kF64 : DType::kF32;
 }
 
+/// DecoderLayout::last_group: what lies below the norm of a group needs that group's gradient first.
+int lowest_group(std::span<const PairInfo> pairs, std::int64_t layer) {
+  int lowest = 3;
+  for (const PairInfo& pair : pairs) {
+    const WeightKind kind = pair.weight.kind;
+    if (kind == WeightKind::kEmbed) return -1;
+    if (!is_per_layer(kind) || pair.layer != layer) continue;
+    if (kind == WeightKind::kAttnNorm) return -1;
+    if (kind == WeightKind::kQNorm || kind == WeightKind::kKNorm) lowest = 0;
+    if (kind == WeightKind::kMlpNorm) lowest = std::min(lowest, 1);
+    if (!site_of(kind)) continue;
+    const auto at = std::find(kGroups.begin(), kGroups.end(), place_of(pair.site).group);
+    lowest = std::min(lowest, static_cast<int>(at - kGroups.begin()));
+  }
+  return lowest;
+}
+
 }  // namespace
 
 GroupRanks group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs, std::int64_t layer) {
@@ -23,6 +40,16 @@ GroupRanks group_ranks(const ModelConfig& config, std::span<const PairInfo> pair
   GroupRanks ranks{};
   for (std::size_t g = 0; g < ranks.size(); ++g) ranks[g] = (shape.*kGroups[g]).total_rank();
   return ranks;
+}
+
+GroupTrained trained_groups(std::span<const PairInfo> pairs, std::int64_t layer) {
+  GroupTrained trained{};
+  for (const PairInfo& pair : pairs) {
+    if (!is_per_layer(pair.weight.kind) || pair.layer != layer || !site_of(pair.weight.kind)) continue;
+    const auto at = std::find(kGroups.begin(), kGroups.end(), place_of(pair.site).group);
+    trained[static_cast<std::size_t>(at - kGroups.begin())] = true;
+  }
+  return trained;
 }
 
 GroupRanks largest_group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs) {
@@ -43,8 +70,8 @@ BlockEntries BlockPlanner::add_forward_only(std::size_t stream) {
 }
 
 BlockEntries BlockPlanner::add_kept(std::int64_t layer, std::size_t stream, Recompute recompute,
-                                    const GroupRanks& ranks) {
-  return add(stream, Kept{layer, recompute, ranks});
+                                    const GroupRanks& ranks, const GroupTrained& trained) {
+  return add(stream, Kept{layer, recompute, ranks, trained});
 }
 
 std::size_t BlockPlanner::shared(std::string_view what, DType dtype, std::int64_t cols, std::int64_t spare) {
@@ -72,8 +99,8 @@ BlockEntries BlockPlanner::add(std::size_t stream, const std::optional<Kept>& ke
   const auto spare = [&](bool is_own, std::size_t group) {
     return group_spare(config_, ops_, is_own ? kept->ranks : widest_, group);
   };
-  /// An input of a linear layer is read again for the gradient of its adapters alone.
-  const auto keeps_input = [&](std::size_t group) { return keeps(Recompute::kNone) && kept->ranks[group] > 0; };
+  /// An input of a linear layer is read again for the gradients of its adapters and full weights alone.
+  const auto keeps_input = [&](std::size_t group) { return keeps(Recompute::kNone) && kept->trained[group]; };
   /// Both norms of a block write to one buffer where it is shared.
   const auto place_normed = [&](std::size_t group) {
     const bool is_own = keeps_input(group);
@@ -159,6 +186,9 @@ Workload workload_of(const ModelConfig& config, std::span<const PairInfo> pairs,
   w.intermediate = config.intermediate_size;
   w.head.in = config.hidden_size;
   w.head.outs = {config.vocab_size};
+  for (const PairInfo& pair : pairs) {
+    if (pair.full && pair.out > 1) w.widest_trained = std::max(w.widest_trained, pair.out);
+  }
   return w;
 }
 
@@ -167,9 +197,13 @@ DecoderLayout::DecoderLayout(const ModelConfig& config, std::span<const PairInfo
     : first_kept(config.num_layers) {
   const Precision precision = ops.precision();
   if (capacity.backward) {
-    for (const PairInfo& pair : pairs) first_kept = std::min(first_kept, pair.layer);
+    backward = !pairs.empty();
+    for (const PairInfo& pair : pairs) {
+      if (is_per_layer(pair.weight.kind)) first_kept = std::min(first_kept, pair.layer);
+      if (pair.weight.kind == WeightKind::kEmbed) first_kept = 0;
+    }
+    last_group = lowest_group(pairs, first_kept);
   }
-  const bool backward = first_kept < config.num_layers;
   const std::int64_t tokens = capacity.tokens;
   const std::int64_t supervised = std::max<std::int64_t>(1, capacity.supervised);
   const auto add = [&](const char* what, DType dtype, std::int64_t rows, std::int64_t cols,
@@ -184,7 +218,8 @@ DecoderLayout::DecoderLayout(const ModelConfig& config, std::span<const PairInfo
       continue;
     }
     const std::size_t in = layer == first_kept ? stream : blocks.back().stream_out;
-    blocks.push_back(planner.add_kept(layer, in, capacity.recompute, group_ranks(config, pairs, layer)));
+    blocks.push_back(planner.add_kept(layer, in, capacity.recompute, group_ranks(config, pairs, layer),
+                                      trained_groups(pairs, layer)));
   }
 
   const Scope work = Scope::kWorkspace;
@@ -195,8 +230,12 @@ DecoderLayout::DecoderLayout(const ModelConfig& config, std::span<const PairInfo
   losses = add("losses", table_type(precision), supervised, 1, work);
   if (!backward) return;
 
-  const auto ranks = group_ranks(config, pairs, first_kept);
-  while (ranks[last_group] == 0) ++last_group;
+  const bool head_is_trained = std::any_of(pairs.begin(), pairs.end(), [&](const PairInfo& p) {
+    return p.weight.kind == WeightKind::kLmHead || (p.weight.kind == WeightKind::kEmbed && config.tie_word_embeddings);
+  });
+  if (head_is_trained) {
+    d_logits = add("gradient of the logits", precision.activation, supervised, config.vocab_size, work);
+  }
   d_stream = add("gradient of the stream", precision.residual, tokens, config.hidden_size, work);
   d_normed = add("gradient of normed input", precision.activation, tokens, config.hidden_size, work);
   d_hidden = add("gradient of mlp hidden", precision.activation, tokens, config.intermediate_size, work);

@@ -39,7 +39,10 @@ struct BlockEntries {
 /// Sums of ranks of the groups qkv, o, gate|up, down: columns of a block's low-rank activations.
 using GroupRanks = std::array<std::int64_t, 4>;
 GroupRanks group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs, std::int64_t layer);
-/// The largest of each over all layers.
+/// Which of the groups have a pair or a weight trained in full: their inputs are read again in backward.
+using GroupTrained = std::array<bool, 4>;
+GroupTrained trained_groups(std::span<const PairInfo> pairs, std::int64_t layer);
+/// The largest rank of each group over all layers.
 GroupRanks largest_group_ranks(const ModelConfig& config, std::span<const PairInfo> pairs);
 
 /// Columns that the inputs and gradients of group `g` have to spare (Ops::spare_columns).
@@ -58,13 +61,15 @@ class BlockPlanner {
   /// A block without backward pass: it keeps nothing and changes the residual stream `stream` in place.
   BlockEntries add_forward_only(std::size_t stream);
   /// A block that reads `stream` and keeps what `recompute` says of it.
-  BlockEntries add_kept(std::int64_t layer, std::size_t stream, Recompute recompute, const GroupRanks& ranks);
+  BlockEntries add_kept(std::int64_t layer, std::size_t stream, Recompute recompute, const GroupRanks& ranks,
+                        const GroupTrained& trained);
 
  private:
   struct Kept {
     std::int64_t layer;
     Recompute recompute;
     GroupRanks ranks;
+    GroupTrained trained;
   };
   BlockEntries add(std::size_t stream, const std::optional<Kept>& kept);
   std::size_t shared(std::string_view what, DType dtype, std::int64_t cols, std::int64_t spare);
@@ -90,15 +95,18 @@ struct DecoderLayout {
                 const DecoderCapacity& capacity);
 
   BufferPlan plan;
-  /// Blocks from here on keep what backward needs: the lowest with an adapter. num_layers when there is no backward.
+  bool backward = false;  ///< whether there is one, and anything to train
+  /// Blocks from here on keep what backward needs: the lowest with anything to train. num_layers where none has.
   std::int64_t first_kept = 0;
-  /// The group of block first_kept (0 qkv, 1 o, 2 gate|up, 3 down) below which no gradient is needed.
-  std::size_t last_group = 0;
+  /// The group of block first_kept (0 qkv, 1 o, 2 gate|up, 3 down) below which no gradient is needed; -1: the stream
+  /// that enters the block needs one.
+  int last_group = -1;
   std::vector<BlockEntries> blocks;
   std::size_t stream = 0;  ///< residual stream before the first kept block
   std::size_t cos = 0, sin = 0;
   std::size_t head_rows = 0, head_normed = 0, losses = 0;
   /// Backward only.
+  std::optional<std::size_t> d_logits;  ///< where the head is trained
   std::size_t d_stream = 0, d_normed = 0, d_hidden = 0, d_attention = 0, d_qkv = 0, d_head_normed = 0, d_head_rows = 0;
 };
 

@@ -227,7 +227,7 @@ Decoder::Impl::Impl(const AdaptedModel& adapted, const Ops& operations, Memory& 
       context{ops, adapted.config(), buffers.tensor(layout.cos), buffers.tensor(layout.sin), observer},
       unobserved{ops, adapted.config(), context.cos, context.sin, no_observer},
       number(next_number++) {
-  if (layout.first_kept < model.config().num_layers && model.adapters()->gradients().empty()) {
+  if (layout.backward && model.adapters()->gradients().empty()) {
     throw Error("a decoder for training needs adapters with gradients", {}, "give the AdapterSet a gradient type");
   }
   head.frozen = model.weights().head;
@@ -325,12 +325,14 @@ void Decoder::Impl::run_head(const Tensor& stream, double grad_scale, bool backw
   const Tensor normed = rows(layout.head_normed, count);
   const Tensor column = rows(layout.losses, count);
   const Tensor losses(column.data, column.dtype, 1, count);
-  const bool has_gradient = backward && layout.first_kept < model.config().num_layers;
+  const bool has_gradient = backward && layout.backward;
+  const Tensor d_logits = has_gradient && layout.d_logits ? rows(*layout.d_logits, count) : Tensor{};
   ops.gather_rows(stream, supervised, gathered);
   ops.rms_norm(gathered, model.weights().final_norm, model.config().rms_norm_eps, normed);
   context.observe(-1, Stage::kFinalNorm, normed);
   ops.cross_entropy(head.frozen, normed, targets, grad_scale, losses,
-                    has_gradient ? rows(layout.d_head_normed, count) : Tensor{});
+                    has_gradient ? rows(layout.d_head_normed, count) : Tensor{}, d_logits);
+  if (!d_logits.empty()) ops.weight_gradient(normed, d_logits, head_gradient());
   context.observe(-1, Stage::kLosses, losses);
 }
 

@@ -50,6 +50,10 @@ SitePlace place_of(Site site) {
   throw Error("a site that is none of the seven");
 }
 
+DType embedding_type(const Precision& precision) {
+  return precision.activation == DType::kBF16 ? DType::kBF16 : DType::kF32;
+}
+
 bool has_bias(const ModelConfig& config, AdaptedLinear LayerWeights::*group) {
   return std::any_of(kAllSites.begin(), kAllSites.end(),
                      [&](Site site) { return place_of(site).group == group && has_bias(config, site); });
@@ -61,7 +65,7 @@ std::int64_t spare_columns(const ModelConfig& config, const Ops& ops, AdaptedLin
 }
 
 WeightsLayout::WeightsLayout(const ModelConfig& config, const Ops& ops, bool training, std::span<const PairInfo> pairs)
-    : config_(config), embedding_dtype_(ops.precision().activation == DType::kBF16 ? DType::kBF16 : DType::kF32) {
+    : config_(config), embedding_dtype_(embedding_type(ops.precision())) {
   const auto table = static_cast<std::size_t>(config.vocab_size * config.hidden_size);
   embedding_offset_ = reserve(table * size_of(embedding_dtype_));
   for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
@@ -89,11 +93,17 @@ void WeightsLayout::add_group(std::vector<WeightId> parts, bool training, const 
   group.linear.in = shape_of(config_, parts.front()).cols;
   for (const WeightId id : parts) group.linear.outs.push_back(shape_of(config_, id).rows);
   group.linear.backward = training;
+  const auto is_full = [&](WeightId id) {
+    return std::any_of(pairs.begin(), pairs.end(), [&](const PairInfo& p) { return p.full && p.weight == id; });
+  };
+  const bool projections = site_of(parts.front().kind).has_value();
+  for (const WeightId id : parts) group.absent.push_back(config_.without_base && projections && !is_full(id));
+  group.linear.zero = std::all_of(group.absent.begin(), group.absent.end(), [](bool absent) { return absent; });
   if (const auto site = site_of(parts.front().kind)) {
     std::int64_t rank = 0;
     for (const PairInfo& pair : pairs) {
-      const bool is_here = std::find(parts.begin(), parts.end(), weight_of(pair.layer, pair.site)) != parts.end();
-      if (is_here) rank += pair.rank;
+      const bool is_here = std::find(parts.begin(), parts.end(), pair.weight) != parts.end();
+      if (is_here && !pair.full) rank += pair.rank;
     }
     group.linear.spare = spare_columns(config_, ops, place_of(*site).group, rank);
   }
@@ -119,6 +129,7 @@ std::vector<WeightsLayout::Task> WeightsLayout::tasks(std::int64_t elements) con
     }
   };
   for (const Group& group : groups_) {
+    if (group.linear.zero) continue;
     for (std::size_t part = 0; part < group.parts.size(); ++part) {
       add_rows({group.parts[part], 0, group.linear.outs[part], group.linear.in, &group, part});
     }
@@ -140,8 +151,15 @@ void WeightsLayout::fill(std::span<std::byte> region, const ModelFiles& files, c
   if (region.size() < bytes_) throw Error(fmt::format("weights need {} bytes, not {}", bytes_, region.size()));
   const std::vector<Task> list = tasks(ops.storage().on_host() ? kTaskOnHost : kTaskOnDevice);
 
+  const auto rows_of = [&](const Task& task, std::vector<std::byte>& space) {
+    if (task.group == nullptr || !task.group->absent[task.part]) {
+      return files.encoded_rows(task.id, task.first_row, task.rows, space);
+    }
+    space.assign(static_cast<std::size_t>(task.rows * task.cols) * sizeof(float), std::byte{});
+    return EncodedRows{Encoding::kF32, space.data(), task.rows, task.cols};
+  };
   const auto run = [&](const Task& task, std::vector<std::byte>& space, Staging& staging) {
-    const EncodedRows rows = staging.bring(files.encoded_rows(task.id, task.first_row, task.rows, space));
+    const EncodedRows rows = staging.bring(rows_of(task, space));
     if (task.group != nullptr) {
       FrozenLinear linear = task.group->linear;
       linear.storage = region.data() + task.group->offset;

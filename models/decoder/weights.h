@@ -49,6 +49,9 @@ SitePlace place_of(Site site);
 /// Whether any part of a group has a bias.
 bool has_bias(const ModelConfig& config, AdaptedLinear LayerWeights::*group);
 
+/// Element type of the embedding table.
+DType embedding_type(const Precision& precision);
+
 /// Ops::spare_columns for a group of a layer whose adapters' ranks add up to `rank`.
 std::int64_t spare_columns(const ModelConfig& config, const Ops& ops, AdaptedLinear LayerWeights::*group,
                            std::int64_t rank);
@@ -57,7 +60,7 @@ class WeightsLayout {
  public:
   /// `training`: also pack what the backward pass multiplies by (Ops decides what that costs). `pairs`: the adapters
   /// that will be attached, for which room is left beside the weights where the backend has a use for it. Others can be
-  /// attached too, and compute a little slower.
+  /// attached too, and compute a little slower; but of a model without base the full weights must be among them.
   WeightsLayout(const ModelConfig& config, const Ops& ops, bool training, std::span<const PairInfo> pairs = {});
 
   /// Size of the region; it must be 64-byte aligned.
@@ -78,6 +81,7 @@ class WeightsLayout {
   struct Group {
     FrozenLinear linear;
     std::vector<WeightId> parts;
+    std::vector<bool> absent;  ///< parts without a frozen weight (ModelConfig::without_base)
     std::size_t offset = 0;
   };
   /// A norm or bias, kept in f32.

@@ -61,6 +61,9 @@ struct ModelConfig {
   bool o_bias = false;
   bool mlp_bias = false;
   bool qk_norm = false;  ///< RMS norm of each q and k head before the rotation (Qwen3)
+  /// A projection with a pair has no frozen weight: W0 = 0, its factors are the whole layer. Of no model file: for
+  /// models that are trained from nothing.
+  bool without_base = false;
   std::optional<std::int64_t> bos_id;
   std::vector<std::int64_t> eos_ids;
   std::optional<std::int64_t> pad_id;

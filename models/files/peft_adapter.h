@@ -24,12 +24,19 @@ struct AdapterPair {
   std::vector<float> b;  ///< [out, r]
 };
 
-/// A whole adapter; pairs are sorted by layer, then by site.
+/// A weight that was trained in full and replaces the model's (PEFT's modules_to_save).
+struct FullWeight {
+  WeightId weight;
+  std::vector<float> values;  ///< [rows, cols]
+};
+
+/// A whole adapter; pairs are sorted by layer, then by site, full weights by their place in the registry.
 struct AdapterFile {
   std::string base_model;  ///< base_model_name_or_path; may be empty
   bool use_rslora = false;
   double dropout = 0;
   std::vector<AdapterPair> pairs;
+  std::vector<FullWeight> full;
 };
 
 /// Reads `folder` for a model of this configuration. Every site that the configuration targets must have both factors,

@@ -71,13 +71,13 @@ TEST_F(AdapterSetTest, APairsStartDependsOnSeedAndNameAlone) {
     const AdapterSet one = make();
     options_.seed = 1;
     const AdapterSet other = make();
-    const auto from_all = all.a(all.pairs()[*all.find(1, Site::kO)]);
+    const auto from_all = all.a(all.pairs()[*all.find(weight_of(1, Site::kO))]);
     ASSERT_EQ(one.pairs().size(), 1U);
     const auto alone = one.a(one.pairs()[0]);
     EXPECT_TRUE(std::equal(alone.begin(), alone.end(), from_all.begin(), from_all.end()));
     const auto another_seed = other.a(other.pairs()[0]);
     EXPECT_FALSE(std::equal(alone.begin(), alone.end(), another_seed.begin()));
-    const auto other_layer = all.a(all.pairs()[*all.find(2, Site::kO)]);
+    const auto other_layer = all.a(all.pairs()[*all.find(weight_of(2, Site::kO))]);
     EXPECT_FALSE(std::equal(alone.begin(), alone.end(), other_layer.begin()));
   }
 }

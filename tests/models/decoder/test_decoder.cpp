@@ -187,7 +187,7 @@ TEST(Decoder, NamesTheFirstTensorThatIsNotFinite) {
   Fixture f("llama", kF32Precision);
   const RandomBatch batch({9, 5});
   EXPECT_EQ(f.decoder->find_nonfinite(batch.view()), std::nullopt);
-  const PairInfo& pair = f.adapters.pairs()[*f.adapters.find(1, Site::kO)];
+  const PairInfo& pair = f.adapters.pairs()[*f.adapters.find(weight_of(1, Site::kO))];
   f.adapters.b(pair)[0] = std::numeric_limits<float>::quiet_NaN();
   f.adapted->refresh();
   EXPECT_EQ(f.decoder->find_nonfinite(batch.view()), "block 1, residual stream after attention");

@@ -106,6 +106,7 @@ RandomBatch RandomBatch::reordered(const std::vector<std::size_t>& order) const 
 
 void randomize(AdapterSet& adapters, double size) {
   for (const PairInfo& pair : adapters.pairs()) {
+    if (pair.full) continue;  // what the model has is random already
     const auto stream = static_cast<std::uint64_t>(100 + 10 * pair.layer) + static_cast<std::uint64_t>(pair.site);
     std::uint64_t i = 0;
     for (float& x : adapters.a(pair)) x = static_cast<float>(size * uniform(stream, i++));
