@@ -93,7 +93,7 @@ class Training {
         comm_(comm),
         session_(ModelSession::open(session_options_of(settings), comm, true)),
         ops_(session_.ops()),
-        adapters_(session_.config(), adapter_options(job_, static_cast<int>(session_.config().num_layers)),
+        adapters_(session_.config(), adapter_options(job_, session_.config()),
                   session_.files(), session_.ops().precision().gradient, session_.host_memory()) {
     omp_set_num_threads(session_.compute().threads);
     const std::int64_t tokens = job_.training.micro_batch_tokens;

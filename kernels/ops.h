@@ -45,10 +45,10 @@ struct FrozenLinear {
   std::int64_t in = 0;
   std::vector<std::int64_t> outs;  ///< rows of each part
   bool backward = true;            ///< also packed for dX = dY W
-  bool zero = false;               ///< W = 0: needs no storage and costs nothing; the adapters are the whole layer
   std::byte* storage = nullptr;    ///< Ops::frozen_bytes() bytes, 64-byte aligned
   /// Rows and columns behind the matrix, in storage, where factors may lie: see Ops::spare_columns.
   std::int64_t spare = 0;
+  bool zero = false;  ///< W = 0: needs no storage and costs nothing; the adapters are the whole layer
   [[nodiscard]] std::int64_t out() const {
     std::int64_t sum = 0;
     for (const auto o : outs) sum += o;

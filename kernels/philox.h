@@ -21,6 +21,7 @@ enum class Purpose : std::uint64_t {
   kValidationSplit = 5,
   kSampling = 6,
   kDemoData = 7,
+  kModelInit = 8,
 };
 
 /// The bare generator: ten rounds over a 128-bit counter with a 64-bit key.

@@ -1,10 +1,13 @@
 #include "engine/commands/merge.h"
 
+#include <algorithm>
+
 namespace lomu {
 
 MergedWeights::MergedWeights(const ModelFiles& files, const AdapterFile& adapter, const Ops& ops, Memory& memory)
     : files_(files), ops_(ops), memory_(memory), staging_(memory) {
   for (const AdapterPair& pair : adapter.pairs) pairs_.emplace(std::pair(pair.layer, pair.site), &pair);
+  for (const FullWeight& weight : adapter.full) full_.emplace(weight.weight, &weight);
   product_.frozen.backward = false;
   product_.bias = {nullptr};
   product_.adapters.resize(1);
@@ -40,6 +43,11 @@ void MergedWeights::take_right_factor(const AdapterPair& pair, std::int64_t cols
 }
 
 void MergedWeights::read_rows(WeightId id, std::int64_t first, std::int64_t count, std::span<float> out) {
+  if (const auto whole = full_.find(id); whole != full_.end()) {
+    const auto cols = static_cast<std::int64_t>(out.size()) / std::max<std::int64_t>(count, 1);
+    std::copy_n(whole->second->values.begin() + first * cols, out.size(), out.begin());
+    return;
+  }
   const auto site = site_of(id.kind);
   const auto found = site ? pairs_.find({id.layer, *site}) : pairs_.end();
   if (found == pairs_.end() || count == 0) return files_.read_rows(id, first, count, out);

@@ -1,5 +1,6 @@
-// A model with an adapter merged into it, weight by weight: W + scale B A. Holds the adapter and reads the model's
-// files as rows are asked for; writes nothing. It computes where it is told to, through the operations of that backend.
+// A model with an adapter merged into it, weight by weight: W + scale B A, or the weight that was trained in full.
+// Holds the adapter and reads the model's files as rows are asked for; writes nothing. It computes where it is told to,
+// through the operations of that backend.
 #pragma once
 
 #include <cstddef>
@@ -38,6 +39,7 @@ class MergedWeights {
   const Ops& ops_;
   Memory& memory_;
   std::map<std::pair<std::int64_t, Site>, const AdapterPair*> pairs_;
+  std::map<WeightId, const FullWeight*> full_;  ///< these replace what the files hold
   AdaptedLinear product_;
   const AdapterPair* taken_ = nullptr;  ///< whose A product_ has
   Buffer right_, left_, rows_;

@@ -31,9 +31,12 @@ void print_summary(const TrainSummary& summary, const config::TrainConfig& confi
   row("speed", fmt::format("{:.0f} tokens/s (median step), optimizer {:.2f} % of it", summary.tokens_per_second,
                            100 * summary.optimizer_share));
   row("peak memory", fmt::format("{} (largest rank)", human_bytes(summary.peak_bytes)));
-  row("adapter", summary.adapter.string());
-  fmt::print(stderr, "next: lomu generate --model {} --adapter {}\n", config.model.path.string(),
-             summary.adapter.string());
+  const std::string kind = summary.result.filename().string();
+  row(kind.c_str(), summary.result.string());
+  const bool is_model = kind == "model";
+  fmt::print(stderr, "next: lomu generate --model {}{}{}\n",
+             is_model ? summary.result.string() : config.model.path.string(), is_model ? "" : " --adapter ",
+             is_model ? "" : summary.result.string());
 }
 
 CommOptions comm_options(const config::TrainConfig& config) {

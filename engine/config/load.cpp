@@ -118,7 +118,7 @@ class Resolve {
 
   void require() {
     for (const Field& field : schema_.fields()) {
-      if (!field.required || given(field.path) != nullptr) continue;
+      if (!field.required || given(field.path) != nullptr || !schema_.applies(field, config_)) continue;
       bad_.insert(field.path);
       problem(fmt::format("`{}` is missing", field.path), nullptr,
               fmt::format("{}: {}", allowed_text(field), field.meaning));

@@ -52,14 +52,16 @@ std::string resolved_yaml(const TrainConfig& config) {
   for (const SectionInfo& section : schema.sections()) {
     const auto depth = static_cast<std::size_t>(std::ranges::count(section.path, '.'));
     const std::string name = section.path.substr(section.path.rfind('.') + 1);
-    text += fmt::format("{}{:{}}{}:  # {}\n", depth == 0 ? "\n" : "", "", 2 * depth, name, section.meaning);
+    std::string lines;
     for (const Field& field : schema.fields()) {
       if (field.section() != section.path || !written(schema, field, config)) continue;
-      text += line_of(field, field.get(config), 2 * (depth + 1));
+      lines += line_of(field, field.get(config), 2 * (depth + 1));
     }
     for (const ItemList& list : schema.lists()) {
-      if (list.path.substr(0, list.path.rfind('.')) == section.path) text += items_of(list, config, 2 * (depth + 1));
+      if (list.path.substr(0, list.path.rfind('.')) == section.path) lines += items_of(list, config, 2 * (depth + 1));
     }
+    if (lines.empty()) continue;  // nothing of it applies
+    text += fmt::format("{}{:{}}{}:  # {}\n", depth == 0 ? "\n" : "", "", 2 * depth, name, section.meaning) + lines;
   }
   return text;
 }

@@ -15,6 +15,8 @@ namespace lomu::config {
 namespace {
 
 constexpr std::array<std::string_view, 7> kSites = {"q", "k", "v", "o", "gate", "up", "down"};
+/// What can be trained in full beside the sites.
+constexpr std::array<std::string_view, 3> kOthers = {"embedding", "head", "norms"};
 // More blocks than any model has; keeps a slip of the keyboard from becoming a large table.
 constexpr int kMostLayers = 65535;
 
@@ -36,6 +38,10 @@ std::vector<std::string> split(const std::vector<std::string>& written) {
     }
   }
   return parts;
+}
+
+bool is_none(const std::vector<std::string>& parts) {
+  return parts.size() == 1 && parts.front() == "none";
 }
 
 bool is_all(const std::vector<std::string>& parts) {
@@ -68,6 +74,7 @@ LayerRange read_range(const std::string& part) {
 std::vector<std::string> read_sites(const std::vector<std::string>& written) {
   const std::vector<std::string> parts = split(written);
   if (is_all(parts)) return {kSites.begin(), kSites.end()};
+  if (is_none(parts)) return {};
   std::array<bool, kSites.size()> chosen{};
   for (const std::string& part : parts) {
     std::string_view name = part;
@@ -89,6 +96,43 @@ std::vector<std::string> read_sites(const std::vector<std::string>& written) {
     if (chosen[i]) sites.emplace_back(kSites[i]);
   }
   return sites;
+}
+
+std::vector<std::string> read_full(const std::vector<std::string>& written) {
+  const std::vector<std::string> parts = split(written);
+  if (is_none(parts)) return {};
+  std::vector<std::string> sites;
+  if (is_all(parts)) {
+    sites.assign(kOthers.begin(), kOthers.end());
+    sites.insert(sites.end(), kSites.begin(), kSites.end());
+    return sites;
+  }
+  std::array<bool, kOthers.size()> chosen{};
+  for (const std::string& part : parts) {
+    const auto other = std::ranges::find(kOthers, part);
+    if (other == kOthers.end()) {
+      sites.push_back(part);
+      continue;
+    }
+    bool& taken = chosen[static_cast<std::size_t>(other - kOthers.begin())];
+    if (taken) throw BadValue(fmt::format("`{}` is given twice", *other));
+    taken = true;
+  }
+  std::vector<std::string> full;
+  for (std::size_t i = 0; i < kOthers.size(); ++i) {
+    if (chosen[i]) full.emplace_back(kOthers[i]);
+  }
+  if (sites.empty()) return full;
+  try {
+    for (std::string& site : read_sites(sites)) full.push_back(std::move(site));
+  } catch (const BadValue& bad) {
+    throw BadValue(bad.what(), "allowed: none or all alone, or embedding, head, norms, q, k, v, o, gate, up, down");
+  }
+  return full;
+}
+
+std::vector<std::string> names_text(const std::vector<std::string>& names) {
+  return names.empty() ? std::vector<std::string>{"none"} : names;
 }
 
 std::vector<LayerRange> read_layers(const std::vector<std::string>& written) {

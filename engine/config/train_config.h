@@ -11,6 +11,8 @@
 
 namespace lomu::config {
 
+enum class ModelStart { kFiles, kScratch };
+enum class ScratchBase { kRandom, kNone };
 enum class AdapterInit { kZero, kBalanced };
 enum class ChatTemplate { kAuto, kChatML, kLlama3 };
 enum class OnBadRecord { kStop, kSkip };
@@ -38,8 +40,21 @@ enum class BackendName { kAuto, kCpu, kReference };
 enum class ComputeType { kAuto, kF32, kBF16 };
 enum class StoredType { kF32, kF16, kBF16 };
 
+/// A model made from nothing: a Llama decoder on bytes.
+struct ScratchConfig {
+  int layers = 2;
+  int hidden = 128;
+  int heads = 4;
+  int kv_heads = 4;
+  int intermediate = 384;
+  ScratchBase base = ScratchBase::kRandom;
+  bool operator==(const ScratchConfig&) const = default;
+};
+
 struct ModelConfig {
-  std::filesystem::path path;
+  ModelStart start = ModelStart::kFiles;
+  std::filesystem::path path;  ///< of kFiles
+  ScratchConfig scratch;       ///< of kScratch
   bool operator==(const ModelConfig&) const = default;
 };
 
@@ -57,7 +72,9 @@ struct AdapterConfig {
   double dropout = 0;
   std::vector<std::string> targets = {"q", "k", "v", "o", "gate", "up", "down"};  ///< a subset, in this order
   std::vector<LayerRange> layers;                                                 ///< empty: every block
+  std::vector<std::string> full;  ///< trained in full: any of embedding, head, norms and the sites
   AdapterInit init = AdapterInit::kZero;
+  double gauge = 1;
   std::filesystem::path from;  ///< empty: a fresh adapter
   bool operator==(const AdapterConfig&) const = default;
 

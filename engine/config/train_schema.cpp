@@ -14,10 +14,48 @@ constexpr double kIntMax = 2147483647;
 // The largest integer that every JSON reader keeps exactly.
 constexpr double kExactMax = 9007199254740991;
 
+void add_scratch(Table& table) {
+  constexpr const char* kStart = "model.start";
+  auto scratch = table.section(
+      "model.scratch", "a Llama decoder on bytes (no tokenizer to learn), with random weights drawn from training.seed",
+      [](auto& config) -> auto& { return config.model.scratch; });
+  scratch.key("layers", &ScratchConfig::layers, "decoder blocks").range(1, 4096).when(kStart, "scratch");
+  scratch.key("hidden", &ScratchConfig::hidden, "width of the residual stream")
+      .range(2, 1 << 16)
+      .when(kStart, "scratch");
+  scratch.key("heads", &ScratchConfig::heads, "attention heads; hidden / heads must be even")
+      .range(1, 1 << 12)
+      .when(kStart, "scratch");
+  scratch.key("kv_heads", &ScratchConfig::kv_heads, "key and value heads; a divisor of heads")
+      .range(1, 1 << 12)
+      .when(kStart, "scratch")
+      .default_from("model.scratch.heads", [](const TrainConfig& config) -> Value {
+        return static_cast<std::int64_t>(config.model.scratch.heads);
+      });
+  scratch.key("intermediate", &ScratchConfig::intermediate, "width inside the MLP")
+      .range(1, 1 << 18)
+      .when(kStart, "scratch")
+      .default_from("3 x model.scratch.hidden",
+                    [](const TrainConfig& config) -> Value { return std::int64_t{3} * config.model.scratch.hidden; });
+  scratch
+      .key("base", &ScratchConfig::base,
+           {{"random", ScratchBase::kRandom, "random weights, which stay what they are unless trained in full"},
+            {"none", ScratchBase::kNone, "no weights: the product of the two factors is the whole layer"}},
+           "what lies under the pairs")
+      .when(kStart, "scratch");
+}
+
 void add_model(Table& table) {
   auto model = table.section(
       "model", "the model that is finetuned; it is never changed", [](auto& config) -> auto& { return config.model; });
-  model.key("path", &ModelConfig::path, "a Hugging Face folder, or a GGUF file").required();
+  model.key("start", &ModelConfig::start,
+            {{"files", ModelStart::kFiles, "a model that somebody trained"},
+             {"scratch", ModelStart::kScratch, "a small new one, described by model.scratch: for studies"}},
+            "where it comes from");
+  model.key("path", &ModelConfig::path, "a Hugging Face folder, or a GGUF file")
+      .required()
+      .when("model.start", "files");
+  add_scratch(table);
 }
 
 void add_adapter(Table& table) {
@@ -32,18 +70,38 @@ void add_adapter(Table& table) {
   adapter.key("dropout", &AdapterConfig::dropout, "share of the adapter's inputs set to zero in training")
       .from_below(0, 1);
   adapter.key(
-      "targets", Type::kTextList, [](const AdapterConfig& a) -> Value { return a.targets; },
+      "targets", Type::kTextList, [](const AdapterConfig& a) -> Value { return names_text(a.targets); },
       [](AdapterConfig& a, const Value& value) { a.targets = read_sites(std::get<std::vector<std::string>>(value)); },
-      "linear layers with a pair, any of q, k, v, o, gate, up, down (q_proj etc. also), or all");
+      "linear layers with a pair, any of q, k, v, o, gate, up, down (q_proj etc. also), or all, or none");
+  adapter
+      .key(
+          "full", Type::kTextList, [](const AdapterConfig& a) -> Value { return names_text(a.full); },
+          [](AdapterConfig& a, const Value& value) { a.full = read_full(std::get<std::vector<std::string>>(value)); },
+          "weights trained themselves, without a pair: any of embedding, head, norms and the linear layers, or all, or "
+          "none; by default none, of a scratch model embedding, head, norms")
+      .default_from("by model.start", [](const TrainConfig& config) -> Value {
+        if (config.model.start == ModelStart::kFiles) return std::vector<std::string>{"none"};
+        return std::vector<std::string>{"embedding", "head", "norms"};
+      });
   adapter.key(
       "layers", Type::kTextList, [](const AdapterConfig& a) -> Value { return layers_text(a.layers); },
       [](AdapterConfig& a, const Value& value) { a.layers = read_layers(std::get<std::vector<std::string>>(value)); },
       "decoder blocks with pairs, counted from 0: all, or numbers and ranges as 0-9,12");
-  adapter.key(
-      "init", &AdapterConfig::init,
-      {{"zero", AdapterInit::kZero, "left factor zero: the model starts unchanged"},
-       {"balanced", AdapterInit::kBalanced, "both factors orthonormal and small: the model starts slightly changed"}},
-      "where the factors start");
+  adapter
+      .key("init", &AdapterConfig::init,
+           {{"zero", AdapterInit::kZero, "left factor zero: the model starts unchanged"},
+            {"balanced", AdapterInit::kBalanced,
+             "both factors orthonormal and small: the model starts slightly changed"}},
+           "where the factors start")
+      .default_from("zero; balanced without a base", [](const TrainConfig& config) -> Value {
+        const bool alone =
+            config.model.start == ModelStart::kScratch && config.model.scratch.base == ScratchBase::kNone;
+        return std::string(alone ? "balanced" : "zero");
+      });
+  adapter
+      .key("gauge", &AdapterConfig::gauge,
+           "left factors start this much larger, right ones as much smaller: the same product, for studies")
+      .range(1e-6, 1e6);
   adapter.key("from", &AdapterConfig::from, "adapter to go on from: its rank, alpha, targets and layers must be these")
       .optional();
 }

@@ -181,6 +181,30 @@ void take(Outcome&& outcome, const Line& line, DataReport& report, Writer& write
   writer.add(outcome, line.number);
 }
 
+void take_records(const MappedFile& source, const DataOptions& options, const RecordTokenizer& tokenizer,
+                  DataReport& report, Writer& writer) {
+  LineReader reader(source);
+  for (std::vector<Line> lines = next_batch(reader, report); !lines.empty(); lines = next_batch(reader, report)) {
+    std::vector<Outcome> outcomes = outcomes_of(lines, options, tokenizer);
+    for (std::size_t i = 0; i < lines.size(); ++i) take(std::move(outcomes[i]), lines[i], report, writer);
+    writer.flush();
+  }
+}
+
+/// Windows of a text: their numbers stand where a record has its line.
+void take_text(const MappedFile& source, const RecordTokenizer& tokenizer, DataReport& report, Writer& writer) {
+  const auto bytes = source.bytes();
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  for (Example& example : tokenizer.windows(text)) {
+    Outcome outcome;
+    outcome.example = std::move(example);
+    outcome.supervised = count_supervised(outcome.example.labels);
+    const Line window{++report.lines, {}};
+    take(std::move(outcome), window, report, writer);
+  }
+  writer.flush();
+}
+
 [[noreturn]] void throw_empty(const DataReport& report) {
   std::string what = report.lines == report.blank
                          ? "the file has no records"
@@ -212,7 +236,6 @@ DatasetFile locate_dataset(const std::filesystem::path& cache_folder, const Data
 
 void build_dataset(const DatasetFile& file, const DataOptions& options, const RecordTokenizer& tokenizer) {
   const MappedFile source(options.source);
-  LineReader reader(source);
   std::error_code error;
   if (file.path.has_parent_path()) std::filesystem::create_directories(file.path.parent_path(), error);
   if (error) {
@@ -222,10 +245,10 @@ void build_dataset(const DatasetFile& file, const DataOptions& options, const Re
   DataReport report;
   report.source = options.source.string();
   Writer writer(file);
-  for (std::vector<Line> lines = next_batch(reader, report); !lines.empty(); lines = next_batch(reader, report)) {
-    std::vector<Outcome> outcomes = outcomes_of(lines, options, tokenizer);
-    for (std::size_t i = 0; i < lines.size(); ++i) take(std::move(outcomes[i]), lines[i], report, writer);
-    writer.flush();
+  if (options.source.extension() == ".txt") {
+    take_text(source, tokenizer, report, writer);
+  } else {
+    take_records(source, options, tokenizer, report, writer);
   }
   if (report.examples == 0) throw_empty(report);
   writer.finish(report);

@@ -1,4 +1,5 @@
-// Makes the file of a Dataset out of a JSONL file, on all cores, or finds the one made before. Of the ranks that share
+// Makes the file of a Dataset out of a JSONL file, on all cores, or out of a plain text (.txt), which is cut into windows;
+// or finds the one made before. Of the ranks that share
 // a cache folder one builds, and the others open() the file afterwards: that order is the caller's to keep.
 #pragma once
 
@@ -14,7 +15,7 @@ namespace lomu {
 enum class OnError : std::uint8_t { kStop, kSkip };
 
 struct DataOptions {
-  std::filesystem::path source = {};  ///< a JSONL file
+  std::filesystem::path source = {};  ///< a JSONL file, or a text whose name ends in .txt
   OnError on_error = OnError::kStop;
   unsigned threads = 0;  ///< 0: one for each core
 };

@@ -136,6 +136,20 @@ std::variant<Example, Unusable> RecordTokenizer::example(const Record& record, c
   return example;
 }
 
+std::vector<Example> RecordTokenizer::windows(std::string_view text) const {
+  constexpr std::size_t kShortest = 2;  // one token to learn from, one to learn
+  const std::vector<std::int32_t> ids = tokenizer_.encode(text);
+  std::vector<Example> examples;
+  for (std::size_t first = 0; first + kShortest <= ids.size(); first += options_.max_length) {
+    const std::size_t end = std::min(ids.size(), first + options_.max_length);
+    Example& example = examples.emplace_back();
+    example.ids.assign(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.begin() + static_cast<std::ptrdiff_t>(end));
+    example.labels = example.ids;
+    example.roles.assign(example.ids.size(), TokenRole::kText);
+  }
+  return examples;
+}
+
 std::uint64_t RecordTokenizer::fingerprint() const {
   FastHash hash;
   hash.add(tokenizer_.fingerprint());

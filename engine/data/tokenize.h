@@ -77,6 +77,10 @@ class RecordTokenizer {
   /// FormatError.
   [[nodiscard]] std::variant<Example, Unusable> example(const Record& record, const std::string& where) const;
 
+  /// A text without records, cut into examples of max_length tokens one after the other, every token learned; nothing
+  /// is added to it. What is left at the end is an example of its own if anything can be learned from it.
+  [[nodiscard]] std::vector<Example> windows(std::string_view text) const;
+
   /// Changes whenever the examples of some record could: tokenizer, chat layout, options.
   [[nodiscard]] std::uint64_t fingerprint() const;
 

@@ -9,11 +9,19 @@
 #include "comm/shared_region.h"
 #include "engine/session/adapter_source.h"
 #include "kernels/error.h"
+#include "models/tokenizer/byte_tokenizer.h"
 
 namespace lomu {
 namespace {
 
-Tokenizer load_tokenizer(const std::filesystem::path& path, const ModelConfig& config) {
+ModelFiles open_files(const SessionOptions& options) {
+  if (options.untrained) return ModelFiles::untrained(*options.untrained);
+  return options.random_weights ? ModelFiles::random(options.model) : ModelFiles::open(options.model);
+}
+
+Tokenizer load_tokenizer(const SessionOptions& options, const ModelConfig& config) {
+  if (options.untrained) return Tokenizer(byte_tokenizer());
+  const std::filesystem::path& path = options.model;
   Tokenizer tokenizer = Tokenizer::load(path);
   // Fewer ids than the model has rows are usual (padding of the embedding); more would look up rows that are not there.
   if (tokenizer.vocab_size() > config.vocab_size) {
@@ -86,14 +94,13 @@ ModelSession ModelSession::open(const SessionOptions& options, Communicator& com
   auto parts = std::make_unique<Parts>();
   Parts& p = *parts;
   p.compute = choose_compute(options.compute, comm);
-  const auto open_files = options.random_weights ? ModelFiles::random : ModelFiles::open;
-  comm.together([&] { p.files.emplace(open_files(options.model)); }, "opening the model");
+  comm.together([&] { p.files.emplace(open_files(options)); }, "opening the model");
   const ModelConfig& config = p.files->config();
 
   // The tokenizer is parsed while the weights are read: on a small model each takes a good part of a second.
   std::future<Tokenizer> tokenizer;
   if (options.tokenizer) {
-    tokenizer = std::async(std::launch::async, [&] { return load_tokenizer(options.model, config); });
+    tokenizer = std::async(std::launch::async, [&] { return load_tokenizer(options, config); });
   }
   std::vector<PairInfo> pairs;  // for which room is left beside the weights
   comm.together(

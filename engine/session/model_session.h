@@ -16,6 +16,7 @@
 #include "models/decoder/adapter_set.h"
 #include "models/decoder/weights.h"
 #include "models/files/model_files.h"
+#include "models/files/untrained.h"
 #include "models/tokenizer/tokenizer.h"
 
 namespace lomu {
@@ -28,7 +29,8 @@ struct SessionOptions {
   /// Pairs of an adapter that will be attached later: room for it is left beside the weights (WeightsLayout). Empty:
   /// room for `adapter`.
   std::function<std::vector<PairInfo>(const ModelConfig&)> future_pairs = {};
-  bool random_weights = false;  ///< `model` is a config.json without a model: ModelFiles::random, for measurements
+  std::optional<UntrainedModel> untrained = {};  ///< instead of `model`: a new one, with the byte tokenizer
+  bool random_weights = false;                   ///< `model` is a config.json without a model: ModelFiles::random, for measurements
 };
 
 class ModelSession {

@@ -46,6 +46,8 @@ std::vector<fs::path> checkpoints_in(const fs::path& folder) {
   return found;
 }
 
+constexpr const char* kFull = ".weight";  // a weight trained in full, beside the factors of pairs
+
 /// One array of a pair as it lies in state.safetensors.
 struct Array {
   std::string name;
@@ -86,8 +88,12 @@ std::vector<Array> arrays_of(const AdapterSet& adapters, const Optimizer& optimi
   std::vector<Array> arrays;
   for (std::size_t i = 0; i < adapters.pairs().size(); ++i) {
     const PairInfo& p = adapters.pairs()[i];
-    arrays.push_back({p.name + ".lora_A", right_shape(p), adapters.a(p)});
-    arrays.push_back({p.name + ".lora_B", left_shape(p), adapters.b(p)});
+    if (p.full) {
+      arrays.push_back({p.name + kFull, left_shape(p), adapters.b(p)});
+    } else {
+      arrays.push_back({p.name + ".lora_A", right_shape(p), adapters.a(p)});
+      arrays.push_back({p.name + ".lora_B", left_shape(p), adapters.b(p)});
+    }
     for (StateArray& array : state_arrays(p, optimizer)) {
       const auto values = std::span(state[i]).subspan(array.offset, array.size);
       arrays.push_back({std::move(array.name), std::move(array.shape), values});
@@ -123,7 +129,9 @@ void write_checkpoint(const fs::path& folder, const CheckpointHead& head, const 
                       const std::string& base_model, const ModelConfig& config) {
   AtomicFolder target(folder / fmt::format("{}{:08}", kPrefix, head.step), IfExists::kReplace);
   write_state(target.path() / "state.safetensors", arrays_of(adapters, optimizer, state));
-  write_peft_adapter(target.path() / "adapter", adapters.to_file(base_model), config);
+  // A checkpoint of a LoRA run is an adapter that can be used; one of a model's own weights is for going on alone.
+  AdapterFile adapter = adapters.to_file(base_model);
+  if (!adapter.pairs.empty() && !config.without_base) write_peft_adapter(target.path() / "adapter", adapter, config);
   const nlohmann::ordered_json description = {{"format", kFormat},
                                               {"step", head.step},
                                               {"data", fmt::format("{:016x}", head.data)},
@@ -181,8 +189,12 @@ LoadedCheckpoint read_checkpoint(const fs::path& checkpoint, AdapterSet& adapter
     file.read_f32(name, out);
   };
   for (const PairInfo& p : adapters.pairs()) {
-    read(p.name + ".lora_A", right_shape(p), adapters.a(p));
-    read(p.name + ".lora_B", left_shape(p), adapters.b(p));
+    if (p.full) {
+      read(p.name + kFull, left_shape(p), adapters.b(p));
+    } else {
+      read(p.name + ".lora_A", right_shape(p), adapters.a(p));
+      read(p.name + ".lora_B", left_shape(p), adapters.b(p));
+    }
     std::vector<float> state(static_cast<std::size_t>(optimizer.state_size(parameter_shape(p))));
     for (const StateArray& array : state_arrays(p, optimizer)) {
       read(array.name, array.shape, std::span(state).subspan(array.offset, array.size));

@@ -62,7 +62,7 @@ class HostStep final : public ShardedStep {
     reducer_->reduce_to_owners(partials, sum);
     for (std::size_t i = 0; i < views_.size(); ++i) {
       views_[i].grad_left = sum.data() + owned_pair(i).offset_b;
-      views_[i].grad_right = sum.data() + owned_pair(i).offset_a;
+      if (!owned_pair(i).full) views_[i].grad_right = sum.data() + owned_pair(i).offset_a;
     }
   }
 

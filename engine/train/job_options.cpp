@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/error.h"
+#include "models/tokenizer/byte_tokenizer.h"
 
 namespace lomu {
 namespace {
@@ -22,6 +23,20 @@ Site site_named(std::string_view name) {
   const auto* found =
       std::find_if(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.first == name; });
   return found->second;  // the configuration holds no other names
+}
+
+/// The weights that a name of adapter.full stands for.
+void add_full(std::string_view name, const ModelConfig& model, std::vector<WeightKind>& full) {
+  if (name == "embedding") {
+    full.push_back(WeightKind::kEmbed);
+  } else if (name == "head") {
+    full.push_back(WeightKind::kLmHead);
+  } else if (name == "norms") {
+    full.insert(full.end(), {WeightKind::kFinalNorm, WeightKind::kAttnNorm, WeightKind::kMlpNorm});
+    if (model.qk_norm) full.insert(full.end(), {WeightKind::kQNorm, WeightKind::kKNorm});
+  } else {
+    full.push_back(weight_of(0, site_named(name)).kind);
+  }
 }
 
 std::string_view chat_template_name(config::ChatTemplate chat) {
@@ -93,15 +108,32 @@ OptimizerOptions options_of(const config::OptimizerConfig& o) {
 SessionOptions session_options(const config::TrainConfig& config) {
   SessionOptions options;
   options.model = config.model.path;
+  options.untrained = untrained_model(config);
   const config::RuntimeConfig& runtime = config.runtime;
   options.compute = {runtime.device, runtime.backend, runtime.dtype, runtime.threads, runtime.deterministic, true};
   options.future_pairs = [config](const ModelConfig& model) {
-    return plan_pairs(model, adapter_options(config, static_cast<int>(model.num_layers)));
+    return plan_pairs(model, adapter_options(config, model));
   };
   return options;
 }
 
-AdapterOptions adapter_options(const config::TrainConfig& config, int layers) {
+std::optional<UntrainedModel> untrained_model(const config::TrainConfig& config) {
+  if (config.model.start == config::ModelStart::kFiles) return std::nullopt;
+  const config::ScratchConfig& scratch = config.model.scratch;
+  UntrainedModel model;
+  model.layers = scratch.layers;
+  model.hidden = scratch.hidden;
+  model.heads = scratch.heads;
+  model.kv_heads = scratch.kv_heads;
+  model.intermediate = scratch.intermediate;
+  model.vocab = kByteVocabulary;
+  model.context = config.data.max_length;
+  model.without_base = scratch.base == config::ScratchBase::kNone;
+  model.seed = static_cast<std::uint64_t>(config.training.seed);
+  return model;
+}
+
+AdapterOptions adapter_options(const config::TrainConfig& config, const ModelConfig& model) {
   AdapterOptions options;
   options.rank = config.adapter.rank;
   options.alpha = config.adapter.alpha;
@@ -109,8 +141,10 @@ AdapterOptions adapter_options(const config::TrainConfig& config, int layers) {
   options.dropout = config.adapter.dropout;
   options.targets.clear();
   for (const std::string& target : config.adapter.targets) options.targets.push_back(site_named(target));
+  for (const std::string& name : config.adapter.full) add_full(name, model, options.full);
+  options.gauge = config.adapter.gauge;
   if (!config.adapter.layers.empty()) {
-    const std::vector<bool> mask = config.adapter.layer_mask(layers);
+    const std::vector<bool> mask = config.adapter.layer_mask(static_cast<int>(model.num_layers));
     options.layers.emplace();
     for (std::size_t i = 0; i < mask.size(); ++i) {
       if (mask[i]) options.layers->push_back(static_cast<std::int64_t>(i));

@@ -20,8 +20,10 @@
 namespace lomu {
 
 SessionOptions session_options(const config::TrainConfig& config);
-/// `layers`: of the model, to turn ranges into a list. Throws UsageError for a layer the model does not have.
-AdapterOptions adapter_options(const config::TrainConfig& config, int layers);
+/// The new model of the job; none where it starts from files.
+std::optional<UntrainedModel> untrained_model(const config::TrainConfig& config);
+/// Throws UsageError for a layer the model does not have.
+AdapterOptions adapter_options(const config::TrainConfig& config, const ModelConfig& model);
 OptimizerOptions optimizer_options(const config::TrainConfig& config);
 ScheduleOptions schedule_options(const config::TrainConfig& config, std::int64_t total_steps);
 TokenizeOptions tokenize_options(const config::TrainConfig& config);

@@ -41,7 +41,7 @@ std::size_t MemoryPlan::total() const {
 
 MemoryPlan plan_memory(const config::TrainConfig& job, const ModelConfig& model, const Ops& ops, DeviceSteps* steps,
                        Recompute level, std::int64_t longest) {
-  const std::vector<PairInfo> pairs = plan_pairs(model, adapter_options(job, static_cast<int>(model.num_layers)));
+  const std::vector<PairInfo> pairs = plan_pairs(model, adapter_options(job, model));
   const std::int64_t tokens = job.training.micro_batch_tokens;
   const DecoderPlan decoder =
       Decoder::plan(model, pairs, job.adapter.dropout, ops, {tokens, tokens, longest, true, level});

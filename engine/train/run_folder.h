@@ -2,7 +2,8 @@
 //
 //   config.yaml              the resolved configuration
 //   metrics.jsonl            one object a step
-//   adapter/                 the trained adapter, a PEFT folder
+//   adapter/                 the trained adapter, a PEFT folder; or
+//   model/                   the trained model, a Hugging Face folder (trained_model.h)
 //   checkpoints/step-N/      see checkpoint.h
 //   summary.json             what the run came to
 #pragma once

@@ -14,14 +14,15 @@ namespace lomu {
 std::vector<PairShape> pair_shapes(const AdapterSet& adapters) {
   std::vector<PairShape> shapes;
   for (const PairInfo& p : adapters.pairs()) {
-    shapes.push_back({p.name, static_cast<std::size_t>(p.out), static_cast<std::size_t>(p.in),
+    // A weight trained in full has no right factor.
+    shapes.push_back({p.name, static_cast<std::size_t>(p.out), p.full ? 0 : static_cast<std::size_t>(p.in),
                       static_cast<std::size_t>(p.rank), static_cast<std::size_t>(p.offset_a)});
   }
   return shapes;
 }
 
 ParameterShape parameter_shape(const PairInfo& pair) {
-  return {pair.name, pair.out, pair.in, pair.rank};
+  return {pair.name, pair.out, pair.in, pair.rank, pair.full};
 }
 
 ShardedStep::ShardedStep(const OptimizerOptions& options, AdaptedModel& model, ShardPlan shards, Communicator& comm)
@@ -56,12 +57,14 @@ std::vector<PairView> ShardedStep::views(float* factors, const float* gradients,
     view.r = p.rank;
     view.scale = p.scale;
     view.left = factors + p.offset_b;
-    view.right = factors + p.offset_a;
     view.grad_left = gradients + p.offset_b;
-    view.grad_right = gradients + p.offset_a;
+    if (!p.full) {
+      view.right = factors + p.offset_a;
+      view.grad_right = gradients + p.offset_a;
+    }
     view.state = {state, static_cast<std::size_t>(optimizer_->state_size(parameter_shape(p)))};
     state += view.state.size();
-    view.left_started_zero = left_started_zero;
+    view.left_started_zero = left_started_zero && !p.full;
   }
   return views;
 }

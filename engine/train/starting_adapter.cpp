@@ -47,7 +47,7 @@ std::string difference(const std::vector<PairInfo>& found, const std::vector<Pai
 AdapterSet starting_adapter(const config::TrainConfig& config, const ModelSession& session) {
   const ModelConfig& model = session.config();
   const DType gradient = session.ops().precision().gradient;
-  const AdapterOptions options = adapter_options(config, static_cast<int>(model.num_layers));
+  const AdapterOptions options = adapter_options(config, model);
   if (config.adapter.from.empty()) return {model, options, session.files(), gradient, session.host_memory()};
 
   AdapterFile earlier = load_adapter(config.adapter.from, model);

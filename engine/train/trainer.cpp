@@ -26,6 +26,7 @@
 #include "engine/train/run_folder.h"
 #include "engine/train/same_job.h"
 #include "engine/train/starting_adapter.h"
+#include "engine/train/trained_model.h"
 #include "engine/train/training_data.h"
 #include "kernels/error.h"
 #include "kernels/philox.h"
@@ -71,6 +72,7 @@ DecoderCapacity capacity_of(const config::TrainConfig& config, const TrainingDat
 
 bool left_factors_are_zero(const AdapterSet& adapters) {
   return std::all_of(adapters.pairs().begin(), adapters.pairs().end(), [&](const PairInfo& p) {
+    if (p.full) return true;  // no factor
     const auto b = adapters.b(p);
     return std::all_of(b.begin(), b.end(), [](float x) { return x == 0.0f; });
   });
@@ -137,7 +139,7 @@ class Run {
   void fetch_adapter(std::int64_t step);
   void save(std::int64_t step);
   void finish(TrainSummary& summary);
-  [[nodiscard]] std::string base_model() const { return config_.model.path.string(); }
+  [[nodiscard]] std::string base_model() const { return session_.files().path().string(); }
 
   const config::TrainConfig& config_;
   Communicator& comm_;
@@ -213,8 +215,11 @@ void Run::introduce() const {
   std::int64_t trained = static_cast<std::int64_t>(adapters_.factors().size());
   fmt::print(stderr, "model      {} ({}, {} layers)\n", base_model(),
              human_count(static_cast<double>(session_.files().parameter_count())), model.num_layers);
-  fmt::print(stderr, "adapter    rank {}, {} sites, {} parameters\n", config_.adapter.rank, adapters_.pairs().size(),
-             human_count(static_cast<double>(trained)));
+  const auto full = std::count_if(adapters_.pairs().begin(), adapters_.pairs().end(), [](auto& p) { return p.full; });
+  const auto sites = static_cast<std::int64_t>(adapters_.pairs().size()) - full;
+  fmt::print(stderr, "adapter    {}{}{} parameters\n",
+             sites > 0 ? fmt::format("rank {}, {} sites, ", config_.adapter.rank, sites) : "",
+             full > 0 ? fmt::format("{} weights in full, ", full) : "", human_count(static_cast<double>(trained)));
   for (const std::string& line : data_.report()) fmt::print(stderr, "data       {}\n", line);
   fmt::print(stderr, "compute    {} rank{} of {}\n", comm_.size(), comm_.size() == 1 ? "" : "s",
              session_.compute().text());
@@ -361,14 +366,20 @@ void Run::finish(TrainSummary& summary) {
   std::vector<double> peak = {static_cast<double>(peak_resident_bytes())};
   comm_.all_reduce_max(peak, "peak memory");
   summary.peak_bytes = static_cast<std::uint64_t>(peak.front());
-  summary.adapter = config_.output.dir / "adapter";
+  const bool is_model = makes_a_model(adapters_, session_.files());
+  const std::string kind = is_model ? "model" : "adapter";
+  summary.result = config_.output.dir / kind;
   fetch_adapter(total_);
   if (config_.training.save_every > 0) save(total_);
   comm_.together(
       [&] {
         if (!leader_) return;
-        write_peft_adapter(folder_->adapter(), adapters_.to_file(base_model()), session_.config(),
-                           stored_dtype(config_.output.adapter_dtype), true);
+        const DType dtype = stored_dtype(config_.output.adapter_dtype);
+        if (is_model) {
+          write_trained_model(summary.result, adapters_, session_.files(), dtype);
+        } else {
+          write_peft_adapter(summary.result, adapters_.to_file(base_model()), session_.config(), dtype, true);
+        }
         nlohmann::ordered_json object = {{"steps", summary.steps},
                                          {"first_loss", summary.first_loss},
                                          {"last_loss", summary.last_loss},
@@ -381,7 +392,7 @@ void Run::finish(TrainSummary& summary) {
                                          {"threads_per_rank", session_.compute().threads},
                                          {"compute", session_.compute().text()},
                                          {"recompute", name_of(recompute_)},
-                                         {"adapter", summary.adapter.string()}};
+                                         {kind, summary.result.string()}};
         if (summary.validation_before) object["validation_before"] = *summary.validation_before;
         if (summary.validation_after) object["validation_after"] = *summary.validation_after;
         write_file(folder_->summary(), object.dump(2) + "\n");

@@ -23,7 +23,7 @@ struct TrainSummary {
   double tokens_per_second = 0;  ///< median over the steps
   double optimizer_share = 0;    ///< of the steps' time
   std::uint64_t peak_bytes = 0;  ///< most resident memory of any rank
-  std::filesystem::path adapter;
+  std::filesystem::path result;  ///< the adapter, or the model where the run made one
 };
 
 /// Collective over `comm`. Throws AgreedError (the same on every rank) for everything that can be known on one rank,

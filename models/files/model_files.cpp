@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -12,9 +13,11 @@
 #include "kernels/error.h"
 #include "models/files/gguf.h"
 #include "models/files/hashing.h"
+#include "models/files/hf_config_writer.h"
 #include "models/files/json_value.h"
 #include "models/files/random_weights.h"
 #include "models/files/safetensors.h"
+#include "models/files/untrained.h"
 
 namespace lomu {
 namespace {
@@ -100,6 +103,8 @@ struct ModelFiles::Impl {
   std::optional<SafetensorsSet> shards;
   std::optional<GgufFile> gguf;
   std::map<WeightId, Stored> stored;
+  std::function<void(WeightId, std::int64_t, std::span<float>)> generate;  ///< of a model that is nowhere
+  std::string description;                                                 ///< of such a model, for its fingerprint
   std::vector<std::string> ignored;
   std::vector<std::int64_t> stop_ids;
 
@@ -243,6 +248,21 @@ ModelFiles ModelFiles::random(const fs::path& config_json) {
   auto impl = std::make_unique<Impl>();
   impl->path = config_json;
   impl->config = read_hf_config(config_json);
+  impl->generate = random_weight;
+  impl->description = config_json_from(impl->config, DType::kF32);
+  for (const WeightId id : weights_of(impl->config)) impl->stored.emplace(id, Stored{{}, nullptr, true});
+  return ModelFiles(std::move(impl));
+}
+
+ModelFiles ModelFiles::untrained(const UntrainedModel& model) {
+  auto impl = std::make_unique<Impl>();
+  impl->path = "a new model";
+  impl->config = config_of(model);
+  impl->generate = [config = impl->config, seed = model.seed](WeightId id, std::int64_t first, std::span<float> out) {
+    untrained_weight(config, seed, id, first, out);
+  };
+  impl->description =
+      fmt::format("{}seed {}, base {}", config_json_from(impl->config, DType::kF32), model.seed, !model.without_base);
   for (const WeightId id : weights_of(impl->config)) impl->stored.emplace(id, Stored{{}, nullptr, true});
   return ModelFiles(std::move(impl));
 }
@@ -289,7 +309,7 @@ EncodedRows ModelFiles::encoded_rows(WeightId id, std::int64_t first, std::int64
   if (from.random) {
     const bool tied_head = id.kind == WeightKind::kLmHead && impl_->config.tie_word_embeddings;
     space.resize(rows.bytes());
-    random_weight(tied_head ? WeightId{WeightKind::kEmbed, 0} : id, first * shape.cols,
+    impl_->generate(tied_head ? WeightId{WeightKind::kEmbed, 0} : id, first * shape.cols,
                   {reinterpret_cast<float*>(space.data()), space.size() / sizeof(float)});
     rows.data = space.data();
     return rows;
@@ -351,7 +371,7 @@ std::string ModelFiles::fingerprint() const {
   if (impl_->gguf) {
     hash.add(impl_->gguf->header());
   } else if (!impl_->shards) {
-    hash.add(MappedFile(impl_->path).bytes());
+    hash.add(impl_->description);
   } else {
     hash.add(MappedFile(impl_->path / "config.json").bytes());
     for (const SafetensorsFile& file : impl_->shards->files()) hash.add(file.header());

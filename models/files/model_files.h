@@ -19,6 +19,7 @@
 namespace lomu {
 
 class GgufFile;
+struct UntrainedModel;
 
 class ModelFiles {
  public:
@@ -28,6 +29,10 @@ class ModelFiles {
   /// A model that is nowhere: the shapes of a config.json and random weights (random_weights.h), made as they are read.
   /// For measurements. Throws what read_hf_config throws.
   static ModelFiles random(const std::filesystem::path& config_json);
+
+  /// A model that is nowhere and was never trained: what untrained.h says of it, made as it is read. Throws what
+  /// config_of throws.
+  static ModelFiles untrained(const UntrainedModel& model);
 
   ModelFiles(ModelFiles&&) noexcept;
   ModelFiles& operator=(ModelFiles&&) noexcept;

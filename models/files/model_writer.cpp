@@ -125,16 +125,17 @@ RoundingReport write_model_folder(const fs::path& folder, const ModelFiles& sour
                      folder.string());
   }
   const ModelConfig& config = source.config();
-  const bool from_gguf = source.gguf() != nullptr;
-  const std::string config_text = from_gguf ? config_json_from(config, options.dtype)
-                                            : config_json_with_dtype(source.path() / "config.json", options.dtype);
+  // A GGUF, or a model that is nowhere, has no folder to copy from.
+  const bool is_folder = fs::is_directory(source.path());
+  const std::string config_text = is_folder ? config_json_with_dtype(source.path() / "config.json", options.dtype)
+                                            : config_json_from(config, options.dtype);
 
   AtomicFolder output(folder, options.replace ? IfExists::kReplace : IfExists::kRefuse);
   write_file(output.path() / "config.json", config_text);
-  if (from_gguf) {
-    write_file(output.path() / "generation_config.json", generation_config(config));
-  } else {
+  if (is_folder) {
     copy_companions(source.path(), output.path());
+  } else {
+    write_file(output.path() / "generation_config.json", generation_config(config));
   }
   const FileShardPlan plan = plan_file_shards(tensors_of(config, options.dtype), options.max_shard_bytes);
   Rounding rounding;

@@ -32,10 +32,11 @@ struct RoundingReport {
   double relative_error = 0;  ///< Frobenius norm of (stored - given) over that of given, all weights together
 };
 
-/// Writes config.json (the source's own with the new dtype; generated for a GGUF), generation_config.json, the
-/// tokenizer's and licence files of a source folder, and safetensors with Hugging Face's names, in shards when large.
-/// The folder appears whole or not at all, after it was opened again and every name and shape was checked. Throws
-/// FileError, UsageError, NumericError (NaN, infinity, or beyond f16; names the tensor), UnsupportedError.
+/// Writes config.json (the source's own with the new dtype; generated for a GGUF or a new model),
+/// generation_config.json, the tokenizer's and licence files of a source folder, and safetensors with Hugging Face's
+/// names, in shards when large. The folder appears whole or not at all, after it was opened again and every name and
+/// shape was checked. Throws FileError, UsageError, NumericError (NaN, infinity, or beyond f16; names the tensor),
+/// UnsupportedError.
 RoundingReport write_model_folder(const std::filesystem::path& folder, const ModelFiles& source, const RowSource& rows,
                                   const ModelWriterOptions& options);
 

@@ -260,4 +260,20 @@ std::optional<FactorId> parse_peft_name(std::string_view name) {
   return std::nullopt;
 }
 
+std::string peft_name(WeightId id) {
+  return std::string(kPeftRoot) + hf_name(id);
+}
+
+std::optional<WeightId> parse_peft_full_name(std::string_view name) {
+  if (!name.starts_with(kPeftRoot)) return std::nullopt;
+  return parse_hf_name(name.substr(kPeftRoot.size()));
+}
+
+std::string full_module_leaf(WeightId id) {
+  const std::string name = hf_name(id);
+  const std::size_t end = name.rfind('.');
+  const std::size_t begin = name.rfind('.', end - 1);
+  return begin == std::string::npos ? name.substr(0, end) : name.substr(begin + 1, end - begin - 1);
+}
+
 }  // namespace lomu

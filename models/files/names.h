@@ -108,5 +108,10 @@ bool has_bias(const ModelConfig& config, Site site);
 /// "base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight": the key in adapter_model.safetensors.
 std::string peft_name(FactorId id);
 std::optional<FactorId> parse_peft_name(std::string_view name);
+/// "base_model.model.lm_head.weight": the key there of a weight that was trained in full (PEFT's modules_to_save).
+std::string peft_name(WeightId id);
+std::optional<WeightId> parse_peft_full_name(std::string_view name);
+/// "lm_head", "embed_tokens", "input_layernorm": what PEFT's modules_to_save calls the module of a weight.
+std::string full_module_leaf(WeightId id);
 
 }  // namespace lomu

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 // Keys that are read below, or that say nothing about what the adapter computes. (velora_config and eva_config concern
 // training only; qalora_group_size and megatron_core have defaults that mean nothing by themselves.)
-constexpr std::array<std::string_view, 29> kKnownKeys{
+constexpr std::array<std::string_view, 30> kKnownKeys{
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
@@ -39,6 +39,7 @@ constexpr std::array<std::string_view, 29> kKnownKeys{
     "lora_dropout",
     "lora_ga_config",
     "megatron_core",
+    "modules_to_save",
     "peft_type",
     "peft_version",
     "qalora_group_size",
@@ -65,7 +66,7 @@ bool is_off(const JsonValue& value) {
   return false;
 }
 
-// A key that is not known and not off may change what the adapter computes: use_dora, modules_to_save, kasa_config, or
+// A key that is not known and not off may change what the adapter computes: use_dora, kasa_config, or
 // one that PEFT will add.
 void refuse_other_features(const JsonValue& document, const JsonFields& fields) {
   for (const auto& [key, value] : *document.if_object()) {
@@ -172,8 +173,53 @@ std::vector<float> read_factor(const SafetensorsFile& file, FactorId id, const s
   return values;
 }
 
+/// Whether modules_to_save names the module of a weight. PEFT compares ends of names.
+bool is_saved_whole(const std::vector<std::string>& modules, WeightId id) {
+  const std::string name = hf_name(id);
+  const std::string_view module = std::string_view(name).substr(0, name.rfind('.'));
+  return std::any_of(modules.begin(), modules.end(), [&](const std::string& end) { return module.ends_with(end); });
+}
+
+/// Weights that replace the model's own.
+std::vector<FullWeight> read_full_weights(const SafetensorsFile& file, const JsonFields& fields,
+                                          const ModelConfig& config) {
+  std::vector<FullWeight> full;
+  const std::vector<std::string> modules =
+      fields.has("modules_to_save") ? *fields.strings("modules_to_save") : std::vector<std::string>{};
+  const std::vector<WeightId> known = weights_of(config);
+  for (const SafetensorInfo& info : file.tensors()) {
+    const auto id = parse_peft_full_name(info.name);
+    if (!id || parse_peft_name(info.name)) continue;
+    const std::string where = fmt::format("{}: {}", file.path().string(), info.name);
+    if (std::find(known.begin(), known.end(), *id) == known.end() || info.shape != shape_of(config, *id).dims()) {
+      throw FormatError("the model has no such weight, or it has another shape", where,
+                        "the adapter is of another model");
+    }
+    if (!is_saved_whole(modules, *id)) {
+      throw FormatError("modules_to_save in adapter_config.json does not name this module", where);
+    }
+    if (shape_of(config, *id).vector && hf_name(*id).ends_with(".bias")) {
+      throw UnsupportedError("a bias that replaces the model's", where);
+    }
+    FullWeight& weight = full.emplace_back();
+    weight.weight = *id;
+    weight.values.resize(static_cast<std::size_t>(info.elements));
+    file.read_f32(info, 0, weight.values);
+  }
+  for (const std::string& module : modules) {
+    const bool is_stored = std::any_of(
+        full.begin(), full.end(), [&](const FullWeight& weight) { return is_saved_whole({module}, weight.weight); });
+    if (!is_stored) {
+      throw FormatError(fmt::format("modules_to_save names {}, but no tensor of it is stored", module), fields.where());
+    }
+  }
+  std::sort(full.begin(), full.end(), [](const FullWeight& a, const FullWeight& b) { return a.weight < b.weight; });
+  return full;
+}
+
 void check_nothing_is_left(const SafetensorsFile& file, const std::vector<AdapterPair>& pairs) {
   for (const SafetensorInfo& info : file.tensors()) {
+    if (parse_peft_full_name(info.name)) continue;
     const auto id = parse_peft_name(info.name);
     const std::string where = fmt::format("{}: {}", file.path().string(), info.name);
     if (!id) throw UnsupportedError("this tensor is no LoRA factor of a projection", where);
@@ -232,6 +278,7 @@ AdapterFile read_peft_adapter(const fs::path& folder, const ModelConfig& config)
     throw FormatError("target_modules matches no projection of this model", fields.where(),
                       "the adapter is of another model");
   }
+  adapter.full = read_full_weights(file, fields, config);
   check_nothing_is_left(file, adapter.pairs);
   return adapter;
 }

@@ -102,6 +102,24 @@ Targets targets_of(const std::vector<AdapterPair>& pairs, const ModelConfig& con
   return targets;
 }
 
+void check_full(const FullWeight& full, const ModelConfig& config) {
+  const std::string where = hf_name(full.weight);
+  if (static_cast<std::int64_t>(full.values.size()) != shape_of(config, full.weight).size()) {
+    throw UsageError(
+        fmt::format("{} elements for a weight of {}", full.values.size(), shape_of(config, full.weight).size()), where);
+  }
+  if (!std::all_of(full.values.begin(), full.values.end(), [](float x) { return std::isfinite(x); })) {
+    throw NumericError("NaN or infinity in a weight trained in full", where);
+  }
+}
+
+/// Leaf names of the modules whose weights are saved whole: "embed_tokens", "input_layernorm".
+Json modules_to_save(const std::vector<FullWeight>& full) {
+  std::set<std::string> modules;
+  for (const FullWeight& weight : full) modules.insert(full_module_leaf(weight.weight));
+  return modules.empty() ? Json(nullptr) : Json(modules);
+}
+
 // The keys every PEFT since 0.11 knows: older ones refuse a key they have never heard of.
 std::string config_text(const AdapterFile& adapter, const ModelConfig& config) {
   const auto [rank, rank_pattern] = top_and_pattern(adapter.pairs, &AdapterPair::r);
@@ -124,7 +142,7 @@ std::string config_text(const AdapterFile& adapter, const ModelConfig& config) {
   json["lora_dropout"] = adapter.dropout;
   json["megatron_config"] = nullptr;
   json["megatron_core"] = "megatron.core";
-  json["modules_to_save"] = nullptr;
+  json["modules_to_save"] = modules_to_save(adapter.full);
   json["peft_type"] = "LORA";
   json["r"] = rank;
   json["rank_pattern"] = Json::object();
@@ -137,8 +155,8 @@ std::string config_text(const AdapterFile& adapter, const ModelConfig& config) {
   return json.dump(2) + "\n";
 }
 
-void write_factors(const fs::path& path, const std::vector<AdapterPair>& pairs, const ModelConfig& config,
-                   DType dtype) {
+void write_factors(const fs::path& path, const std::vector<AdapterPair>& pairs, const std::vector<FullWeight>& full,
+                   const ModelConfig& config, DType dtype) {
   std::map<std::string, std::span<const float>> values;  // sorted by name, as PEFT's files are
   std::map<std::string, TensorSpec> specs;
   for (const AdapterPair& pair : pairs) {
@@ -149,6 +167,11 @@ void write_factors(const fs::path& path, const std::vector<AdapterPair>& pairs, 
     values[b] = pair.b;
     specs[a] = {a, dtype, {pair.r, weight.cols}};
     specs[b] = {b, dtype, {weight.rows, pair.r}};
+  }
+  for (const FullWeight& weight : full) {
+    const std::string name = peft_name(weight.weight);
+    values[name] = weight.values;
+    specs[name] = {name, dtype, shape_of(config, weight.weight).dims()};
   }
   std::vector<TensorSpec> list;
   for (auto& [name, spec] : specs) list.push_back(std::move(spec));
@@ -167,8 +190,8 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-void check_written(const fs::path& folder, const std::vector<AdapterPair>& pairs, const ModelConfig& config,
-                   DType dtype) {
+void check_written(const fs::path& folder, const std::vector<AdapterPair>& pairs, const std::vector<FullWeight>& full,
+                   const ModelConfig& config, DType dtype) {
   const AdapterFile back = read_peft_adapter(folder, config);
   bool same = back.pairs.size() == pairs.size();
   for (std::size_t i = 0; same && i < pairs.size(); ++i) {
@@ -177,6 +200,10 @@ void check_written(const fs::path& folder, const std::vector<AdapterPair>& pairs
     same = x.layer == y.layer && x.site == y.site && x.r == y.r && x.alpha == y.alpha &&
            same_bits(as_stored(x.a, dtype), y.a) && same_bits(as_stored(x.b, dtype), y.b);
     if (!same) throw FileError("the adapter reads back differently from what was written", module_of(x));
+  }
+  same = same && back.full.size() == full.size();
+  for (std::size_t i = 0; same && i < full.size(); ++i) {
+    same = back.full[i].weight == full[i].weight && same_bits(as_stored(full[i].values, dtype), back.full[i].values);
   }
   if (!same) throw FileError("the adapter reads back with other pairs than were written", folder.string());
 }
@@ -198,11 +225,14 @@ void write_peft_adapter(const fs::path& folder, const AdapterFile& adapter, cons
     return a.layer == b.layer && a.site == b.site;
   });
   if (twice != pairs.end()) throw UsageError("two pairs for one module", module_of(*twice));
+  std::vector<FullWeight> full = adapter.full;
+  std::sort(full.begin(), full.end(), [](const FullWeight& a, const FullWeight& b) { return a.weight < b.weight; });
+  for (const FullWeight& weight : full) check_full(weight, config);
 
   AtomicFolder output(folder, replace ? IfExists::kReplace : IfExists::kRefuse);
   write_file(output.path() / "adapter_config.json", config_text(adapter, config));
-  write_factors(output.path() / "adapter_model.safetensors", pairs, config, dtype);
-  check_written(output.path(), pairs, config, dtype);
+  write_factors(output.path() / "adapter_model.safetensors", pairs, full, config, dtype);
+  check_written(output.path(), pairs, full, config, dtype);
   output.commit();
 }
 

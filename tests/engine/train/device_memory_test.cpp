@@ -163,7 +163,7 @@ class DeviceMemory : public testing::Test {
     const config::TrainConfig config = job(1);
     const auto alone = make_self_communicator();
     const ModelSession session = ModelSession::open(session_options(config), *alone, true);
-    AdapterSet adapters(session.config(), adapter_options(config, static_cast<int>(session.config().num_layers)),
+    AdapterSet adapters(session.config(), adapter_options(config, session.config()),
                         session.files(), DType::kF32, session.host_memory());
     AdaptedModel model(session.weights(), &adapters, session.ops(), session.memory());
     const auto step = make_step(config, session, model, true, *alone, nullptr);
@@ -192,7 +192,7 @@ TEST_F(DeviceMemory, OfARunIsWithinThreePercentOfItsPlan) {
     const ModelSession session = ModelSession::open(session_options(config), *alone, true);
     const MemoryPlan plan =
         plan_memory(config, session.config(), session.ops(), session.device_steps(), Recompute::kNorms, kLongest);
-    AdapterSet adapters(session.config(), adapter_options(config, static_cast<int>(session.config().num_layers)),
+    AdapterSet adapters(session.config(), adapter_options(config, session.config()),
                         session.files(), DType::kF32, session.host_memory());
     AdaptedModel model(session.weights(), &adapters, session.ops(), session.memory());
     const auto step = make_step(config, session, model, true, *alone, nullptr);

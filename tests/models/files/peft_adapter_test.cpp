@@ -171,6 +171,33 @@ TEST_F(Adapter, WhatCannotBeWrittenIsRefusedAndNothingIsLeft) {
   refused({});
 }
 
+TEST_F(Adapter, WeightsTrainedInFullAreModulesToSave) {
+  AdapterFile adapter;
+  adapter.pairs = {pair(0, Site::kQ, 2, 4)};
+  for (const WeightId id : {WeightId{WeightKind::kEmbed, 0}, WeightId{WeightKind::kFinalNorm, 0},
+                            WeightId{WeightKind::kMlpNorm, 1}, WeightId{WeightKind::kDown, 2}}) {
+    FullWeight full{id, std::vector<float>(static_cast<std::size_t>(shape_of(config_, id).size()))};
+    for (std::size_t i = 0; i < full.values.size(); ++i) full.values[i] = static_cast<float>(i % 97) / 16.0f;
+    adapter.full.push_back(std::move(full));
+  }
+  write(adapter);
+  const AdapterFile back = read();
+  expect_equal(back, adapter);
+  ASSERT_EQ(back.full.size(), adapter.full.size());
+  for (std::size_t i = 0; i < back.full.size(); ++i) {
+    EXPECT_EQ(back.full[i].weight, adapter.full[i].weight) << i;
+    EXPECT_EQ(back.full[i].values, adapter.full[i].values) << i;
+  }
+  EXPECT_THAT(config_text(), HasSubstr("\"modules_to_save\": [\n    \"down_proj\",\n    \"embed_tokens\",\n    "
+                                       "\"norm\",\n    \"post_attention_layernorm\"\n  ]"));
+
+  edit("\"down_proj\",", "");
+  EXPECT_THAT(error_of<FormatError>([&] { read(); }),
+              AllOf(HasSubstr("does not name this module"), HasSubstr("layers.2.mlp.down_proj.weight")));
+  edit("\"embed_tokens\",", "\"embed_tokens\", \"down_proj\", \"lm_head\",");
+  EXPECT_THAT(error_of<FormatError>([&] { read(); }), HasSubstr("lm_head"));
+}
+
 TEST_F(Adapter, AnExistingFolderStaysUnlessItMayBeReplaced) {
   AdapterFile adapter;
   adapter.pairs = {pair(0, Site::kQ, 2, 4)};
@@ -206,7 +233,6 @@ TEST_P(UnsupportedPeft, IsRefusedByName) {
 INSTANTIATE_TEST_SUITE_P(
     PeftAdapter, UnsupportedPeft,
     ::testing::Values(Edit{"use_dora", "\"use_dora\": false", "\"use_dora\": true"},
-                      Edit{"modules_to_save", "\"modules_to_save\": null", "\"modules_to_save\": [\"lm_head\"]"},
                       Edit{"bias", "\"bias\": \"none\"", "\"bias\": \"lora_only\""},
                       Edit{"fan_in_fan_out", "\"fan_in_fan_out\": false", "\"fan_in_fan_out\": true"},
                       Edit{"peft_type \"ADALORA\"", "\"LORA\"", "\"ADALORA\""},
