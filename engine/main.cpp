@@ -9,6 +9,7 @@
 #include "engine/commands/plan.h"
 #include "engine/commands/program.h"
 #include "engine/commands/schema.h"
+#include "engine/commands/study.h"
 #include "engine/commands/train.h"
 #include "engine/commands/verify.h"
 
@@ -20,6 +21,7 @@ int main(int argc, char** argv) {
   program.add(lomu::run_inspect);
   program.add(lomu::run_schema);
   program.add(lomu::run_plan);
+  program.add(lomu::run_study);
   program.add(lomu::run_verify);
   program.add(lomu::run_doctor);
   const std::span<const char* const> all(argv, static_cast<std::size_t>(argc));

@@ -1,0 +1,263 @@
+#include "engine/study/study_page.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "engine/config/terminal.h"
+#include "engine/study/findings.h"
+#include "engine/study/plot.h"
+
+namespace lomu {
+namespace {
+
+constexpr const char* kStyle = R"(
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }
+h1 { margin-bottom: 0; } .claim { font-size: 1.1em; margin-top: .3em; opacity: .85; }
+svg { width: 100%; max-width: 44em; display: block; margin: 1em 0; }
+svg text { fill: currentColor; font: 12px system-ui, sans-serif; } svg .title { font-weight: 600; font-size: 14px; }
+svg .grid { stroke: currentColor; opacity: .15; }
+table { border-collapse: collapse; margin: 1em 0; } th, td { padding: .2em .8em; text-align: right; }
+th { border-bottom: 1px solid; font-weight: 600; } td:first-child, th:first-child { text-align: left; }
+pre { overflow: auto; padding: 1em; border: 1px solid; border-radius: .4em; font-size: 13px; opacity: .9; }
+.verdict li { margin: .3em 0; } .best { font-weight: 700; } footer { opacity: .7; font-size: .9em; }
+)";
+
+std::string last_word(const std::string& key) {
+  return key.substr(key.rfind('.') + 1);
+}
+
+std::string metric_name(const Study& study) {
+  return study.metric == "validation_loss" ? "validation loss" : "training loss";
+}
+
+bool are_numbers(std::span<const StudyCurve> curves, bool positive) {
+  for (const StudyCurve& curve : curves) {
+    for (const StudyPoint& point : curve.points) {
+      char* end = nullptr;
+      const double x = std::strtod(point.x.c_str(), &end);
+      if (point.x.empty() || *end != '\0' || (positive && x <= 0)) return false;
+    }
+  }
+  return true;
+}
+
+PlotLine plotted(const StudyCurve& curve, const std::string& name, bool by_place) {
+  PlotLine line{name, {}, std::nullopt};
+  const auto best = curve.best();
+  for (std::size_t i = 0; i < curve.points.size(); ++i) {
+    const auto median = curve.points[i].median();
+    if (!median) continue;
+    if (best == i) line.marked = line.points.size();
+    const auto& values = curve.points[i].values;
+    line.points.push_back({by_place ? static_cast<double>(i) : std::strtod(curve.points[i].x.c_str(), nullptr), *median,
+                           values.front(), values.back()});
+  }
+  return line;
+}
+
+std::string line_name(const Study& study, const StudyCurve& curve) {
+  return curve.line.empty() ? curve.variant : fmt::format("{} {}", last_word(study.lines), curve.line);
+}
+
+/// A picture for each variant, or one for all where there are no lines.
+std::string plots_of(const Study& study, std::span<const StudyCurve> curves) {
+  const bool numbers = are_numbers(curves, false);
+  std::vector<Plot> plots;
+  for (const StudyCurve& curve : curves) {
+    const std::string title = study.lines.empty() ? metric_name(study) : curve.variant;
+    if (plots.empty() || plots.back().title != title) {
+      plots.push_back({title, study.x, metric_name(study), are_numbers(curves, true), {}});
+    }
+    plots.back().lines.push_back(plotted(curve, line_name(study, curve), !numbers));
+  }
+  std::string html;
+  for (const Plot& plot : plots) html += svg_of(plot);
+  return html;
+}
+
+std::string table_of(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows) {
+  std::string html = "<table><tr>";
+  for (const std::string& cell : head) html += fmt::format("<th>{}</th>", escaped(cell));
+  html += "</tr>\n";
+  for (const auto& row : rows) {
+    html += "<tr>";
+    for (const std::string& cell : row) {
+      const bool best = cell.starts_with('*');
+      html += fmt::format("<td{}>{}</td>", best ? " class=\"best\"" : "", escaped(best ? cell.substr(1) : cell));
+    }
+    html += "</tr>\n";
+  }
+  return html + "</table>\n";
+}
+
+/// Medians of every point; the best of each curve in bold.
+std::string medians_of(const Study& study, std::span<const StudyCurve> curves) {
+  std::string html;
+  for (std::size_t i = 0; i < curves.size();) {
+    std::size_t end = i;
+    while (end < curves.size() && curves[end].variant == curves[i].variant) ++end;
+    std::vector<std::string> xs;
+    for (std::size_t c = i; c < end; ++c) {
+      for (const StudyPoint& point : curves[c].points) {
+        if (std::find(xs.begin(), xs.end(), point.x) == xs.end()) xs.push_back(point.x);
+      }
+    }
+    std::vector<std::string> head = {study.lines.empty() ? "" : last_word(study.lines)};
+    for (const std::string& x : xs) head.push_back(fmt::format("{} {}", last_word(study.x), x));
+    std::vector<std::vector<std::string>> rows;
+    for (std::size_t c = i; c < end; ++c) {
+      std::vector<std::string> row = {curves[c].line};
+      for (const std::string& x : xs) {
+        std::string cell;
+        for (std::size_t p = 0; p < curves[c].points.size(); ++p) {
+          const StudyPoint& point = curves[c].points[p];
+          if (point.x != x) continue;
+          const auto median = point.median();
+          cell = median ? fmt::format("{}{:.4f}", curves[c].best() == p ? "*" : "", *median) : "diverged";
+          if (point.values.size() > 1)
+            cell += fmt::format(" ±{:.4f}", (point.values.back() - point.values.front()) / 2);
+          if (median && point.without > 0) cell += fmt::format(" ({} without)", point.without);
+        }
+        row.push_back(cell);
+      }
+      rows.push_back(std::move(row));
+    }
+    html += fmt::format("<h3>{}</h3>\n{}", escaped(curves[i].variant), table_of(head, rows));
+    i = end;
+  }
+  return html;
+}
+
+std::vector<std::string> transfer_sentences(const Study& study, std::span<const StudyCurve> curves) {
+  std::vector<std::string> sentences;
+  const std::string x = last_word(study.x);
+  const std::string along = study.lines.empty() ? "" : last_word(study.lines);
+  for (const Transfer& t : transfer_of(curves)) {
+    if (t.best.front() == std::nullopt) {
+      sentences.push_back(
+          fmt::format("{}: no run at the first {} has a result, so nothing can be said.", t.variant, along));
+      continue;
+    }
+    if (t.lines.size() == 1) {
+      sentences.push_back(
+          fmt::format("{}: best at {} {} with {:.4f}.", t.variant, x, t.best_x.front(), t.best_value.front()));
+      continue;
+    }
+    std::string path;
+    for (std::size_t i = 0; i < t.lines.size(); ++i) {
+      path +=
+          fmt::format("{}{} {}: {}", i > 0 ? ", " : "", along, t.lines[i], t.best_x[i].empty() ? "none" : t.best_x[i]);
+    }
+    const std::string how = t.moved == 0   ? "stands still"
+                            : t.moved == 1 ? "moves by one step of the grid"
+                                           : fmt::format("moves by {} steps of the grid", t.moved);
+    double cost = 0;
+    std::size_t worst = 0;
+    bool unknown = false;
+    for (std::size_t i = 0; i < t.cost_of_keeping.size(); ++i) {
+      unknown = unknown || !std::isfinite(t.cost_of_keeping[i]);
+      if (std::isfinite(t.cost_of_keeping[i]) && t.cost_of_keeping[i] > cost) {
+        cost = t.cost_of_keeping[i];
+        worst = i;
+      }
+    }
+    const std::string kept = cost > 0 ? fmt::format("costs at most {:.4f} (at {} {})", cost, along, t.lines[worst])
+                                      : std::string("costs nothing that the grid can show");
+    sentences.push_back(
+        fmt::format("{}: the best {} {} ({}). Keeping that of {} {} everywhere {}{}.{}", t.variant, x, how, path, along,
+                    t.lines.front(), kept, unknown ? ", and diverges or was not run in places" : "",
+                    t.at_the_edge ? " A best value lies at the edge of the grid: the optimum may be beyond." : ""));
+  }
+  return sentences;
+}
+
+std::vector<std::string> invariance_sentences(const Study& study, std::span<const StudyRecord> records) {
+  std::vector<std::string> sentences;
+  for (const Invariance& i : invariance_of(study, records)) {
+    const std::string name =
+        i.line.empty() ? i.variant : fmt::format("{}, {} {}", i.variant, last_word(study.lines), i.line);
+    if (!i.largest) {
+      sentences.push_back(fmt::format("{}: no pair of runs to compare.", name));
+      continue;
+    }
+    sentences.push_back(fmt::format("{}: the {} moves by at most {:.2e} over {} from {} to {}{}.", name,
+                                    metric_name(study), *i.largest, last_word(study.x), i.x.front(), i.x.back(),
+                                    i.without > 0 ? fmt::format(", and {} runs diverged or failed", i.without) : ""));
+  }
+  return sentences;
+}
+
+std::vector<std::string> sentences_of(const Study& study, std::span<const StudyRecord> records) {
+  std::vector<std::string> sentences = study.question == StudyQuestion::kTransfer
+                                           ? transfer_sentences(study, curves_of(study, records))
+                                           : invariance_sentences(study, records);
+  std::size_t failed = 0;
+  for (const StudyRecord& r : records) failed += !r.failure.empty() && !r.diverged ? 1 : 0;
+  if (failed > 0) {
+    sentences.push_back(fmt::format("{} runs failed for another reason than divergence: their logs say why.", failed));
+  }
+  return sentences;
+}
+
+std::string invariance_table(const Study& study, std::span<const StudyRecord> records) {
+  std::vector<std::string> head;
+  std::vector<std::vector<std::string>> rows;
+  for (const Invariance& found : invariance_of(study, records)) {
+    if (head.empty()) {
+      head = {"change of the " + metric_name(study)};
+      for (const std::string& x : found.x) head.push_back(fmt::format("{} {}", last_word(study.x), x));
+    }
+    std::vector<std::string> row = {found.line.empty() ? found.variant
+                                                       : fmt::format("{} {}", found.variant, found.line)};
+    for (const auto& change : found.change) row.push_back(change ? fmt::format("{:.2e}", *change) : "-");
+    rows.push_back(std::move(row));
+  }
+  return table_of(head, rows);
+}
+
+}  // namespace
+
+std::string verdict_of(const Study& study, std::span<const StudyRecord> records) {
+  std::string text;
+  for (const std::string& sentence : sentences_of(study, records)) text += sentence + "\n";
+  return text;
+}
+
+std::string page_of(const Study& study, std::span<const StudyRecord> records, const std::string& provenance) {
+  const std::vector<StudyCurve> curves = curves_of(study, records);
+  const std::string name = study.file.stem().string();
+  std::uint64_t tokens = 0;
+  double seconds = 0;
+  for (const StudyRecord& r : records) {
+    tokens += r.tokens;
+    seconds += r.seconds;
+  }
+  std::string html = fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width\">"
+      "<title>{0}</title><style>{1}</style>\n<h1>{0}</h1><p class=\"claim\">{2}</p>\n<h2>Verdict</h2><ul "
+      "class=\"verdict\">\n",
+      escaped(name), kStyle, escaped(study.claim));
+  for (const std::string& sentence : sentences_of(study, records)) {
+    html += fmt::format("<li>{}</li>\n", escaped(sentence));
+  }
+  html += "</ul>\n<h2>Curves</h2>\n" + plots_of(study, curves);
+  html +=
+      fmt::format("<p>Lines are medians{}, bands reach from the least to the largest value, rings mark the best.</p>\n",
+                  study.repeat.empty() ? "" : fmt::format(" over {}", last_word(study.repeat)));
+  if (study.question == StudyQuestion::kInvariance) {
+    html += "<h2>How far the result moves</h2>\n" + invariance_table(study, records);
+  }
+  html += fmt::format("<h2>{} by {}</h2>\n", "Medians", escaped(study.x)) + medians_of(study, curves);
+  html +=
+      fmt::format("<h2>The job</h2>\n<p>{} runs, {} tokens, {} of computing.</p>\n<pre>{}</pre>\n<footer>{}</footer>\n",
+                  records.size(), human_count(static_cast<double>(tokens)), human_duration(seconds), escaped(study.job),
+                  escaped(provenance));
+  return html;
+}
+
+}  // namespace lomu

@@ -1,0 +1,135 @@
+#include "engine/study/study_record.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "models/files/atomic_file.h"
+
+namespace lomu {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+fs::path beside(const StudyRun& run, const char* suffix) {
+  return run.folder.parent_path() / (run.id + suffix);
+}
+
+std::string content_of(const fs::path& file) {
+  std::ifstream in(file);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+double mean_of_last_tenth(const fs::path& metrics) {
+  std::vector<double> losses;
+  std::ifstream in(metrics);
+  for (std::string line; std::getline(in, line);) {
+    const auto object = Json::parse(line, nullptr, false);
+    if (object.is_object() && object.contains("loss")) losses.push_back(object["loss"].get<double>());
+  }
+  if (losses.empty()) return 0;
+  const std::size_t count = std::max<std::size_t>(1, losses.size() / 10);
+  double sum = 0;
+  for (std::size_t i = losses.size() - count; i < losses.size(); ++i) sum += losses[i];
+  return sum / static_cast<double>(count);
+}
+
+/// The error message at the end of a log.
+std::string failure_in(const fs::path& log) {
+  std::istringstream in(content_of(log));
+  std::string failure;
+  for (std::string line; std::getline(in, line);) {
+    if (line.find("error:") != std::string::npos) failure = line;
+  }
+  return failure.empty() ? fmt::format("it ended without a word: see {}", log.string()) : failure;
+}
+
+StudyRecord empty_record(const StudyRun& run) {
+  StudyRecord record;
+  record.id = run.id;
+  record.variant = run.variant;
+  record.at = run.at;
+  return record;
+}
+
+Json object_of(const StudyRecord& r) {
+  Json object = {{"run", r.id}, {"variant", r.variant}, {"at", r.at}};
+  if (r.validation_loss) object["validation_loss"] = *r.validation_loss;
+  if (r.failure.empty()) {
+    object["training_loss"] = r.training_loss;
+    object["tokens"] = r.tokens;
+    object["tokens_per_second"] = r.tokens_per_second;
+  } else {
+    object["failure"] = r.failure;
+    object["diverged"] = r.diverged;
+  }
+  object["seconds"] = r.seconds;
+  return object;
+}
+
+}  // namespace
+
+std::optional<double> StudyRecord::value(const std::string& metric) const {
+  if (!failure.empty()) return std::nullopt;
+  return metric == "validation_loss" ? validation_loss : std::optional(training_loss);
+}
+
+fs::path log_of(const StudyRun& run) {
+  return beside(run, ".log");
+}
+
+fs::path config_of(const StudyRun& run) {
+  return beside(run, ".yaml");
+}
+
+std::optional<StudyRecord> read_record(const StudyRun& run) {
+  const auto object = Json::parse(content_of(beside(run, ".json")), nullptr, false);
+  if (!object.is_object() || content_of(config_of(run)) != run.config) return std::nullopt;
+  try {
+    StudyRecord record = empty_record(run);
+    record.failure = object.value("failure", "");
+    record.diverged = object.value("diverged", false);
+    // A run that failed for another reason than its numbers gets another try.
+    if (!record.failure.empty() && !record.diverged) return std::nullopt;
+    if (object.contains("validation_loss")) record.validation_loss = object["validation_loss"].get<double>();
+    record.training_loss = object.value("training_loss", 0.0);
+    record.seconds = object.at("seconds").get<double>();
+    record.tokens_per_second = object.value("tokens_per_second", 0.0);
+    record.tokens = object.value("tokens", std::uint64_t{0});
+    return record;
+  } catch (const nlohmann::json::exception&) {
+    return std::nullopt;
+  }
+}
+
+StudyRecord finish_record(const StudyRun& run, int exit_code) {
+  StudyRecord record = empty_record(run);
+  const auto summary = Json::parse(content_of(run.folder / "summary.json"), nullptr, false);
+  if (exit_code == 0 && summary.is_object()) {
+    if (summary.contains("validation_after")) record.validation_loss = summary["validation_after"].get<double>();
+    record.training_loss = mean_of_last_tenth(run.folder / "metrics.jsonl");
+    record.seconds = summary.value("seconds", 0.0);
+    record.tokens_per_second = summary.value("tokens_per_second", 0.0);
+    record.tokens = summary.value("tokens", std::uint64_t{0});
+  } else {
+    record.failure = failure_in(log_of(run));
+    const bool not_finite =
+        record.failure.find("NaN") != std::string::npos || record.failure.find("finite") != std::string::npos;
+    record.diverged = exit_code == 1 && not_finite;
+  }
+  write_file(beside(run, ".json"), to_json(record) + "\n");
+  std::error_code ignored;  // what stays is in nobody's way
+  fs::remove_all(run.folder, ignored);
+  return record;
+}
+
+std::string to_json(const StudyRecord& record) {
+  return object_of(record).dump();
+}
+
+}  // namespace lomu
