@@ -31,7 +31,7 @@ TEST(MpiRanks, GiveTheSameBitsForEveryWorldSize) {
   ASSERT_THAT(alone.output, HasSubstr("backend self ranks 1"));
   for (const int ranks : {1, 2, 3, 4}) {
     const Outcome outcome = mpirun(ranks, "digest");
-    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
     EXPECT_THAT(outcome.output, HasSubstr(fmt::format("backend mpi ranks {}", ranks)));
     EXPECT_EQ(digest_in(outcome.output), digest_in(alone.output));
   }
@@ -40,7 +40,7 @@ TEST(MpiRanks, GiveTheSameBitsForEveryWorldSize) {
 TEST(MpiRanks, OfOneHostShareOneCopyOfTheWeights) {
   for (const int ranks : {1, 2, 4}) {
     const Outcome outcome = mpirun(ranks, "region");
-    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
     long rss = 0, pss = 0;
     const std::size_t at = outcome.output.find("shared true");
     ASSERT_NE(at, std::string::npos) << outcome.output;
@@ -53,7 +53,7 @@ TEST(MpiRanks, OfOneHostShareOneCopyOfTheWeights) {
 TEST(MpiFailure, ARankThatThrowsEndsAllWithOneMessageThatNamesIt) {
   for (const int ranks : {2, 3}) {
     const Outcome outcome = mpirun(ranks, "fail");
-    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
     EXPECT_LT(outcome.seconds, 10.0);
     EXPECT_THAT(outcome.output, HasSubstr(fmt::format("lomu: rank {} of {}, step 5: layer 3: the loss is not a number\n"
                                                       "  hint: lower the learning rate",
@@ -84,7 +84,7 @@ TEST(MpiFailure, AnExceptionThatPassesTheEnvironmentEndsTheJob) {
 
 TEST(MpiFailure, AnAgreedErrorIsReportedOnceAndKeepsItsExitCode) {
   const Outcome outcome = mpirun(3, "agree");
-  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
   EXPECT_LT(outcome.seconds, 10.0);
   const std::size_t first = outcome.output.find("unknown key");
   EXPECT_THAT(outcome.output, HasSubstr("lomu: job.yaml:3: rank 0: unknown key"));
@@ -96,7 +96,7 @@ TEST(MpiFailure, TheLauncherOfAnotherMpiIsRefused) {
       run(fmt::format("env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ASAN_OPTIONS=detect_leaks=0 "
                       "SLURM_STEP_NUM_TASKS=4 timeout 60 {} digest",
                       LOMU_RANK_PROBE));
-  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("the launcher started 4 ranks but MPI sees 1"));
 }
 

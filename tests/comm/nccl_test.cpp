@@ -34,7 +34,7 @@ class NcclRanks : public testing::Test {
 TEST_F(NcclRanks, GiveTheBitsOfTheTreeForEveryWorldSize) {
   for (const int count : {1, 2, 3}) {
     const Outcome outcome = ranks(count, "tree");
-    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
     EXPECT_THAT(outcome.output, HasSubstr(fmt::format("every bit is right, {} ranks", count)));
   }
   if (devices_ > 3) {
@@ -58,7 +58,7 @@ TEST_F(NcclRanks, ARankThatHangsMeetsTheDeadlineWithRankOperationAndStep) {
 
 TEST_F(NcclRanks, ASlowRankIsWarnedOfAndWaitedFor) {
   const Outcome outcome = ranks(2, "slow");
-  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
   EXPECT_THAT(outcome.output, AllOf(HasSubstr("has waited 0.5 s for other ranks; it goes on"), HasSubstr("every bit")));
 }
 
@@ -72,7 +72,7 @@ TEST_F(NcclRanks, AKilledRankEndsAllWithinFifteenSeconds) {
 TEST_F(NcclRanks, TwoRanksOnOneGpuAreRefused) {
   const int count = devices_ + 1;
   const Outcome outcome = ranks(count, "same");
-  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
   EXPECT_THAT(outcome.output,
               AllOf(HasSubstr("use the same GPU"), HasSubstr("start one rank for each GPU of a machine")));
 }

@@ -41,16 +41,16 @@ TEST(TcpRanks, GiveTheSameBitsForEveryWorldSize) {
   ASSERT_THAT(alone.output, HasSubstr("backend self ranks 1"));
   for (const int count : {1, 2, 3, 4}) {
     const Outcome outcome = ranks(count, "digest");
-    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
     EXPECT_THAT(outcome.output, HasSubstr(fmt::format("backend {} ranks {}", count == 1 ? "self" : "tcp", count)));
-    EXPECT_EQ(digest_in(outcome.output), digest_in(alone.output));
+    EXPECT_EQ(digest_in(outcome.output), digest_in(alone.output)) << count << " ranks";
   }
 }
 
 TEST(TcpRanks, MatchMessagesByTagHoweverTheyArrive) {
   for (const int count : {2, 4}) {
     const Outcome outcome = ranks(count, "traffic");
-    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
     EXPECT_THAT(outcome.output,
                 HasSubstr(fmt::format("traffic is right, backend tcp ranks {} local {}", count, count)));
   }
@@ -58,14 +58,14 @@ TEST(TcpRanks, MatchMessagesByTagHoweverTheyArrive) {
 
 TEST(TcpRanks, OfOneHostShareOneCopyOfTheWeights) {
   const Outcome outcome = ranks(2, "region");
-  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("shared true rss_kb 16384 pss_kb 8192 ranks 2"));
 }
 
 TEST(TcpFailure, ARankThatThrowsEndsAllWithOneMessageThatNamesIt) {
   for (const int count : {2, 3}) {
     const Outcome outcome = ranks(count, "fail");
-    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
     EXPECT_LT(outcome.seconds, 10.0);
     EXPECT_THAT(outcome.output, HasSubstr(fmt::format("lomu: rank {} of {}, step 5: layer 3: the loss is not a number\n"
                                                       "  hint: lower the learning rate",
@@ -76,14 +76,14 @@ TEST(TcpFailure, ARankThatThrowsEndsAllWithOneMessageThatNamesIt) {
 
 TEST(TcpFailure, AHangMeetsTheDeadlineAndNamesRankOperationAndStep) {
   const Outcome outcome = ranks(3, "hang", "LOMU_COMM_DEADLINE_S=0.8");
-  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
   EXPECT_LT(outcome.seconds, 10.0);
   EXPECT_THAT(outcome.output, HasSubstr("waited 0.8 s in broadcast (configuration) at step 6 for rank 2"));
 }
 
 TEST(TcpFailure, AKilledRankIsNamedAtOnceAndReportedOnce) {
   const Outcome outcome = ranks(4, "kill");
-  EXPECT_EQ(outcome.exit_code, 137);
+  EXPECT_EQ(outcome.exit_code, 137) << outcome.output;
   EXPECT_LT(outcome.seconds, 5.0);
   EXPECT_THAT(outcome.output, HasSubstr("rank 3 has ended without a word while rank 0 was in barrier"));
   EXPECT_EQ(count_of(outcome.output, "lomu: rank"), 1) << outcome.output;
@@ -98,7 +98,7 @@ TEST(TcpFailure, AKilledRankIsNoticedThroughARankThatComputes) {
 
 TEST(TcpFailure, MessagesOfDifferentSizesAreRefused) {
   const Outcome outcome = ranks(2, "mismatch");
-  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("rank 0 sends 8 bytes but rank 1 expects 12 in broadcast (configuration)"));
 }
 
@@ -111,7 +111,7 @@ TEST(TcpFailure, AnExceptionThatPassesTheRanksEndsTheJob) {
 
 TEST(TcpFailure, AnAgreedErrorIsReportedOnceAndKeepsItsExitCode) {
   const Outcome outcome = ranks(3, "agree");
-  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
   EXPECT_EQ(count_of(outcome.output, "unknown key"), 1) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("lomu: job.yaml:3: rank 0: unknown key"));
 }
@@ -144,7 +144,7 @@ TEST_F(Meeting, WorksByAddressAndPort) {
   // A port of no well-known service, different for tests that run at once.
   const std::string at = fmt::format("MASTER_ADDR=localhost MASTER_PORT={}", 21000 + ::getpid() % 9000);
   const Outcome outcome = together({rank(2, 3, at), rank(0, 3, at), rank(1, 3, at)});
-  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("traffic is right, backend tcp ranks 3 local 3"));
 }
 
@@ -153,7 +153,7 @@ TEST_F(Meeting, WorksByAFileThatAnEarlierJobLeftBehind) {
   std::ofstream(file) << "lomu 1234 5678 1\n127.0.0.1\n";
   const std::string at = "LOMU_RENDEZVOUS=" + file.string();
   const Outcome outcome = together({rank(1, 2, at), "sleep 0.3; " + rank(0, 2, at)});
-  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("traffic is right, backend tcp ranks 2"));
   EXPECT_FALSE(std::filesystem::exists(file));
 }
@@ -161,14 +161,14 @@ TEST_F(Meeting, WorksByAFileThatAnEarlierJobLeftBehind) {
 TEST_F(Meeting, NamesTheRanksThatDidNotCome) {
   const std::string at = "LOMU_COMM_DEADLINE_S=0.7 LOMU_RENDEZVOUS=" + (folder_ / "meeting").string();
   const Outcome outcome = together({rank(1, 4, at), rank(0, 4, at)});
-  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
   EXPECT_LT(outcome.seconds, 5.0);
   EXPECT_THAT(outcome.output, HasSubstr("waited 0.7 s for ranks 2, 3 of 4 to come"));
 }
 
 TEST_F(Meeting, SaysThatRank0IsMissing) {
   const Outcome outcome = together({rank(1, 2, "LOMU_COMM_DEADLINE_S=0.5 LOMU_RENDEZVOUS=tcp://127.0.0.1:1")});
-  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
   EXPECT_LT(outcome.seconds, 5.0);
   EXPECT_THAT(outcome.output, HasSubstr("waited 0.5 s for rank 0 to listen"));
 }
@@ -176,18 +176,18 @@ TEST_F(Meeting, SaysThatRank0IsMissing) {
 TEST_F(Meeting, RefusesAnotherWorldSizeAndASecondProcessOfARank) {
   const std::string at = "LOMU_COMM_DEADLINE_S=20 LOMU_RENDEZVOUS=" + (folder_ / "meeting").string();
   Outcome outcome = together({rank(1, 3, at), rank(0, 2, at)});
-  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
   EXPECT_LT(outcome.seconds, 5.0);
   EXPECT_THAT(outcome.output, HasSubstr("says to be rank 1 of 3, but rank 0 was started with 2 ranks"));
   outcome = together({rank(1, 3, at), rank(1, 3, at), rank(0, 3, at)});
-  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
   EXPECT_LT(outcome.seconds, 5.0);
   EXPECT_THAT(outcome.output, HasSubstr("two processes say to be rank 1"));
 }
 
 TEST_F(Meeting, AFileThatCannotBeWrittenIsNamed) {
   const Outcome outcome = together({rank(0, 2, "LOMU_RENDEZVOUS=/no/such/folder/meeting")});
-  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("cannot write the meeting file"));
 }
 
@@ -199,7 +199,7 @@ TEST_F(Meeting, TurnsStrangersAway) {
       "as long as a greeting >&3)",
       port);
   const Outcome outcome = together({stranger, "sleep 0.5; " + rank(1, 2, at), rank(0, 2, at)});
-  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("traffic is right, backend tcp ranks 2"));
 }
 
@@ -212,7 +212,7 @@ Outcome launch(const std::string& arguments) {
 TEST(LaunchRanks, TellsEachProcessItsPlace) {
   const Outcome outcome =
       launch("-n 3 --prefix bash -c 'echo rank $RANK of $WORLD_SIZE local $LOCAL_RANK $LOCAL_WORLD_SIZE'");
-  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
   for (int rank = 0; rank < 3; ++rank) {
     EXPECT_THAT(outcome.output, HasSubstr(fmt::format("[{}] rank {} of 3 local {} 3\n", rank, rank, rank)));
   }
@@ -226,14 +226,14 @@ TEST(LaunchRanks, CountsRanksOverMachines) {
 
 TEST(LaunchRanks, EndsAllWithTheExitCodeOfTheRankThatFailed) {
   const Outcome outcome = launch("-n 3 bash -c 'if ((RANK == 1)); then exit 7; fi; sleep 60'");
-  EXPECT_EQ(outcome.exit_code, 7);
+  EXPECT_EQ(outcome.exit_code, 7) << outcome.output;
   EXPECT_LT(outcome.seconds, 5.0);
 }
 
 TEST(LaunchRanks, EndsWhatDoesNotListen) {
   const Outcome outcome =
       launch("-n 2 bash -c 'trap : TERM; if ((RANK == 1)); then exit 3; fi; while :; do sleep 0.2; done'");
-  EXPECT_EQ(outcome.exit_code, 3);
+  EXPECT_EQ(outcome.exit_code, 3) << outcome.output;
   EXPECT_LT(outcome.seconds, 12.0);
 }
 

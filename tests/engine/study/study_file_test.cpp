@@ -110,5 +110,25 @@ TEST_F(StudyText, WhatIsWrongInTheJobIsToldWithItsLineAndRun) {
                config::ConfigError);
 }
 
+// Every study that comes with the project is one, in both of its forms.
+TEST(ReadyStudies, HaveRunsThatAreJobs) {
+  std::size_t studies = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(LOMU_STUDIES)) {
+    SCOPED_TRACE(entry.path().filename().string());
+    ++studies;
+    const Study whole = read_study(entry.path(), false);
+    EXPECT_GT(whole.claim.size(), 20u);
+    const auto runs = runs_of(whole, "out", {});
+    const auto quick = runs_of(read_study(entry.path(), true), "out", {});
+    EXPECT_GE(runs.size(), 30u);
+    EXPECT_GE(quick.size(), 2u);
+    EXPECT_LE(quick.size(), 16u);
+    std::set<std::string> seeds;
+    for (const StudyRun& run : runs) seeds.insert(run.at.at("training.seed"));
+    EXPECT_GE(seeds.size(), 3u) << "a headline needs three seeds";
+  }
+  EXPECT_GE(studies, 8u);
+}
+
 }  // namespace
 }  // namespace lomu
