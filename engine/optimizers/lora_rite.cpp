@@ -180,7 +180,7 @@ double apply(const Side& side, const Plan& plan, double keep, double reach) {
   const Panel a = padded_matrix(shape, plan.a);
   const Panel b = padded_matrix(shape, plan.b);
   const Panel f = padded_matrix(shape, plan.f);
-  std::vector<double> squares(static_cast<std::size_t>((shape.length + kChunk - 1) / kChunk), 0.0);
+  std::vector<double> squares(static_cast<std::size_t>(shape.chunks()), 0.0);
   for_each_chunk(shape, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
     Panel input(shape.panel_size());
     Panel moved(shape.panel_size());

@@ -29,47 +29,41 @@ constexpr std::array<Quintic, 5> kPolarExpress{safe(8.28721201814563, -23.595886
                                                safe(3.3184196573706015, -2.488488024314874, 0.51004894012372),
                                                safe(2.300652019954817, -1.6689039845747493, 0.4188073119525673)};
 
-/// K of the composed polynomials, starting from X / scale.
-SmallMatrix polynomial_sign(const SmallMatrix& gram, std::span<const Quintic> steps, double scale) {
-  SmallMatrix g = scaled(1.0 / (scale * scale), gram);
-  SmallMatrix total(gram.size());
-  for (std::size_t s = 0; s < steps.size(); ++s) {
-    const auto [a, b, c] = steps[s];
-    SmallMatrix w = product(g, g);  // becomes a I + b G + c G^2
-    for (std::int64_t i = 0; i < w.size(); ++i) {
-      for (std::int64_t j = 0; j < w.size(); ++j) w(i, j) = b * g(i, j) + c * w(i, j) + (i == j ? a : 0.0);
-    }
-    total = s == 0 ? scaled(1.0 / scale, w) : product(total, w);
-    if (s + 1 < steps.size()) g = congruence(w, g);
+/// What the composed polynomials, started from X / scale, make of a singular value, over that value: sigma^2 = lambda.
+double polynomial_ratio(double lambda, std::span<const Quintic> steps, double scale) {
+  double square = std::max(lambda, 0.0) / (scale * scale);
+  double ratio = 1.0 / scale;
+  for (const auto& [a, b, c] : steps) {
+    const double w = a + square * (b + square * c);
+    ratio *= w;
+    square *= w * w;
   }
-  return symmetrised(total);
-}
-
-StepMatrix exact_sign(const SmallMatrix& gram, std::string_view where) {
-  const Eigensystem eigen = eigensystem(gram, where);
-  const double floor = kZeroSingularValue * kZeroSingularValue * eigen.values.back();
-  StepMatrix step{SmallMatrix(gram.size()), 0.0, {}};
-  step.k = function_of(eigen, [floor](double lambda) { return lambda > floor ? 1.0 / std::sqrt(lambda) : 0.0; });
-  for (const double lambda : eigen.values) {
-    step.norm_squared += lambda > floor ? 1.0 : 0.0;
-    step.spectrum.push_back(std::sqrt(std::max(lambda, 0.0)));
-  }
-  return step;
+  return ratio;
 }
 
 }  // namespace
 
 StepMatrix sign_matrix(const SmallMatrix& gram, Orthogonalizer orthogonalizer, std::string_view where) {
+  StepMatrix step{SmallMatrix(gram.size()), 0.0, {}};
   const double norm_squared = gram.trace();
-  if (norm_squared == 0.0) return {SmallMatrix(gram.size()), 0.0, {}};
-  if (orthogonalizer == Orthogonalizer::kExact) return exact_sign(gram, where);
+  if (norm_squared == 0.0) return step;
+  const Eigensystem eigen = eigensystem(gram, where);
   const double norm = std::sqrt(norm_squared);
-  StepMatrix step{orthogonalizer == Orthogonalizer::kNewtonSchulz
-                      ? polynomial_sign(gram, kNewtonSchulz, norm + kNormFloor)
-                      : polynomial_sign(gram, kPolarExpress, kSafety * norm + kNormFloor),
-                  0.0,
-                  {}};
-  step.norm_squared = trace_of_product(product(step.k, gram), step.k);
+  const double floor = kZeroSingularValue * kZeroSingularValue * eigen.values.back();
+  const auto ratio = [&](double lambda) {
+    switch (orthogonalizer) {
+      case Orthogonalizer::kExact: return lambda > floor ? 1.0 / std::sqrt(lambda) : 0.0;
+      case Orthogonalizer::kNewtonSchulz: return polynomial_ratio(lambda, kNewtonSchulz, norm + kNormFloor);
+      case Orthogonalizer::kPolarExpress: return polynomial_ratio(lambda, kPolarExpress, kSafety * norm + kNormFloor);
+    }
+    return 0.0;
+  };
+  step.k = function_of(eigen, ratio);
+  for (const double lambda : eigen.values) {
+    const double positive = std::max(lambda, 0.0);
+    step.norm_squared += positive * ratio(lambda) * ratio(lambda);
+    step.spectrum.push_back(std::sqrt(positive));
+  }
   return step;
 }
 

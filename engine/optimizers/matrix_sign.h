@@ -1,7 +1,8 @@
 // msign(X) = X (X^T X)^(-1/2), the heart of Muon, as X K with a K of the short side, from the Gram of X alone: exactly,
-// or by the polynomial iterations in use. Those are odd polynomials of X, so every iterate is X times a polynomial in
-// its Gram; here they run on the Gram in double, where Muon runs them on X in bfloat16. LoRA-Muon's own recursion, with
-// the metric in it, is in newton_schulz.h.
+// or as the polynomial iterations in use would have it. Those are odd polynomials of X, so they act on each singular
+// value by itself: with the eigenvalues of the Gram at hand a polynomial costs nothing more, is free of the rounding
+// that Muon has in bfloat16, and is not faster than the exact sign. LoRA-Muon's own recursion, with the metric in it,
+// is in newton_schulz.h.
 #pragma once
 
 #include <cstdint>

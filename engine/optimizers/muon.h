@@ -3,10 +3,9 @@
 //   m <- beta m + (1 - beta) g,   X = m, with Nesterov beta m + (1 - beta) g
 //   W <- (1 - lr lambda) W - lr k msign(X)
 // k: sqrt(max(1, rows / columns)) (Jordan), 0.2 sqrt(max(rows, columns)), which gives steps the root mean square of
-// AdamW's (arXiv 2502.16982), or 1. msign by the published quintic, by Polar Express, or exact (matrix_sign.h), from
-// the Gram of the shorter side in double: min(rows, columns)^2 doubles of work space, and about 40 min(rows, columns)^3
-// operations for five steps.
-// State: 1 float a parameter. A zero gradient moves nothing: msign(0) = 0.
+// AdamW's (arXiv 2502.16982), or 1. msign by the published quintic, by Polar Express, or exact (matrix_sign.h), all
+// from the eigenvalues of the Gram of the shorter side in double: its size squared of work space, and about ten times
+// its cube of operations. State: 1 float a parameter. A zero gradient moves nothing: msign(0) = 0.
 #pragma once
 
 #include "engine/optimizers/optimizer.h"

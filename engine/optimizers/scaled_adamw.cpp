@@ -23,8 +23,7 @@ struct Half {
 
 /// Steps a factor by AdamW on grad times `precondition`; returns the squared norm of the change without decay.
 double step_half(const Half& half, const SmallMatrix& precondition, const AdamRule& rule) {
-  const std::int64_t chunks = (half.shape.length + kChunk - 1) / kChunk;
-  std::vector<double> squares(static_cast<std::size_t>(chunks), 0.0);
+  std::vector<double> squares(static_cast<std::size_t>(half.shape.chunks()), 0.0);
   const auto load = [&half](const Run& run, double* panel) {
     const float* g = half.grad + run.factor;
     double* to = panel + run.panel;
@@ -42,7 +41,7 @@ double step_half(const Half& half, const SmallMatrix& precondition, const AdamRu
     }
     // A run lies in one chunk, and a chunk's runs come one after the other.
     const std::int64_t row = half.shape.wide ? run.factor % half.shape.length : run.factor / half.shape.rank;
-    squares[static_cast<std::size_t>(row / kChunk)] += sum;
+    squares[static_cast<std::size_t>(row / half.shape.chunk_length())] += sum;
   };
   multiply(half.shape, precondition, load, store);
   double total = 0.0;

@@ -102,9 +102,11 @@ void add_wide_gram(const FactorShape& shape, const double* panel, std::int64_t c
 
 void for_each_chunk(const FactorShape& shape,
                     const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& work) {
-  const std::int64_t chunks = (shape.length + kChunk - 1) / kChunk;
+  const std::int64_t chunks = shape.chunks();
 #pragma omp parallel for schedule(static) if (chunks > 1 && !omp_in_parallel())
-  for (std::int64_t c = 0; c < chunks; ++c) work(c, c * kChunk, std::min(shape.length, (c + 1) * kChunk));
+  for (std::int64_t c = 0; c < chunks; ++c) {
+    work(c, c * shape.chunk_length(), std::min(shape.length, (c + 1) * shape.chunk_length()));
+  }
 }
 
 void add_panel_gram(const FactorShape& shape, const double* panel, std::int64_t rows, double* gram) {
@@ -150,7 +152,7 @@ SmallMatrix gram_of(const FactorShape& shape, const float* factor) {
 
 SmallMatrix cross_gram(const FactorShape& shape, const float* a, const float* b) {
   const std::int64_t r = shape.rank;
-  const std::int64_t chunks = (shape.length + kChunk - 1) / kChunk;
+  const std::int64_t chunks = shape.chunks();
   std::vector<SmallMatrix> partial(static_cast<std::size_t>(chunks), SmallMatrix(r));
   for_each_chunk(shape, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
     SmallMatrix& sum = partial[static_cast<std::size_t>(chunk)];

@@ -44,6 +44,11 @@ struct FactorShape {
   /// distance of a power of two, a column of them would fall into a few sets of the cache and push itself out.
   [[nodiscard]] std::int64_t panel_stride() const { return wide ? panel_length() + kLanes : padded_rank(); }
 
+  /// The unit of work of a thread, in rows: 1024 for adapters. A Gram is summed by chunk before the sums are added, so
+  /// for a dense matrix, whose Gram may be as large as the rows of a thousand, chunks grow with it.
+  [[nodiscard]] std::int64_t chunk_length() const { return std::max<std::int64_t>(1024, 16 * padded_rank()); }
+  [[nodiscard]] std::int64_t chunks() const { return (length + chunk_length() - 1) / chunk_length(); }
+
   [[nodiscard]] std::int64_t panel_size() const { return panel_stride() * (wide ? padded_rank() : panel_length()); }
 };
 
@@ -101,9 +106,6 @@ Panel padded_matrix(const FactorShape& shape, const SmallMatrix& k);
 /// columns), rounded up likewise; k from padded_matrix.
 void multiply_panel(const FactorShape& shape, const double* panel, std::int64_t rows, const double* k, double* product);
 
-/// The unit of work of a thread: a fixed number of rows.
-inline constexpr std::int64_t kChunk = 1024;
-
 /// Runs work(chunk index, begin, end) over a factor's chunks; in parallel when the caller is not already one of many.
 void for_each_chunk(const FactorShape& shape,
                     const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& work);
@@ -118,7 +120,7 @@ struct GramResult {
 template <class Load>
 GramResult gram_from_runs(const FactorShape& shape, Load&& load) {
   const std::int64_t size = shape.padded_rank() * shape.padded_rank();
-  const std::int64_t chunks = (shape.length + kChunk - 1) / kChunk;
+  const std::int64_t chunks = shape.chunks();
   Panel partial(size * chunks);
   partial.clear();
   std::vector<double> side(static_cast<std::size_t>(chunks), 0.0);

@@ -185,6 +185,28 @@ TEST(LoraRite, TheRelativeStepOfAFactorWhosePartnerStartedAtZeroIsAboutRho) {
   }
 }
 
+TEST(LoraRite, TheScaleOfTheAdapterChangesNothingInTheProduct) {
+  std::mt19937_64 random(113);
+  const Dense p = random_dense(random, 24, 3), q = random_dense(random, 20, 3);
+  const Dense g = random_dense(random, 24, 20);  // of the gradient of W
+  const OptimizerOptions o = rite_options();
+  const auto product_of = [&](double scale) {
+    OwnedPair pair(24, 20, 3);
+    pair.scale = scale;
+    set_left(pair, 1.0 / scale * p);
+    set_right(pair, q);
+    const auto optimizer = make_optimizer(o);
+    pair.give_state(*optimizer);
+    for (std::int64_t t = 1; t <= 3; ++t) {
+      set_gradients(pair, scale * g * right_of(pair), scale * g.transpose() * left_of(pair));
+      step_once(*optimizer, pair, {t, o.lr, {}});
+    }
+    return scale * left_of(pair) * right_of(pair).transpose();
+  };
+  const Dense one = product_of(1.0);
+  EXPECT_LT((product_of(8.0) - one).norm(), 1e-4 * (one - p * q.transpose()).norm());
+}
+
 TEST(LoraRiteCore, IsLoraMuonsStep) {
   for (const Shape& shape : kShapes) {
     const auto [m, n, r] = shape;
