@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/error.h"
+#include "models/tokenizer/byte_tokenizer.h"
 #include "tests/engine/data/small_tokenizer.h"
 
 namespace lomu {
@@ -153,6 +154,24 @@ TEST(Tokenize, TheFingerprintFollowsEverythingThatMatters) {
   EXPECT_NE(base, tokenizer_with({.max_length = 100}).fingerprint());
   EXPECT_NE(base, tokenizer_with({.train_on = TrainOn::kAll}).fingerprint());
   EXPECT_NE(base, tokenizer_with({.too_long = TooLong::kStop}).fingerprint());
+}
+
+TEST(Tokenize, ATextIsCutIntoWindowsOneAfterTheOther) {
+  const RecordTokenizer bytes(Tokenizer(byte_tokenizer()), std::nullopt, {.max_length = 4});
+  const auto text_of_windows = [&](std::string_view text) {
+    std::vector<std::string> windows;
+    for (const Example& example : bytes.windows(text)) {
+      EXPECT_EQ(example.labels, example.ids);
+      EXPECT_EQ(count_supervised(example.labels), example.ids.size() - 1);
+      windows.push_back(Tokenizer(byte_tokenizer()).decode(example.ids));
+    }
+    return windows;
+  };
+  EXPECT_THAT(text_of_windows("abcdefghij"), testing::ElementsAre("abcd", "efgh", "ij"));
+  EXPECT_THAT(text_of_windows("abcdefghi"), testing::ElementsAre("abcd", "efgh"));  // from one token nothing is learned
+  EXPECT_THAT(text_of_windows("a\n\nb"), testing::ElementsAre("a\n\nb"));
+  EXPECT_THAT(text_of_windows("a"), testing::IsEmpty());
+  EXPECT_THAT(text_of_windows(""), testing::IsEmpty());
 }
 
 }  // namespace

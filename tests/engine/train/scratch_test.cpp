@@ -144,6 +144,21 @@ TEST_F(FromScratch, TheModelIsTheSameOnAnyRanksAndThreadsAndAfterAnInterruption)
   EXPECT_TRUE(model("out") == alone);
 }
 
+TEST_F(FromScratch, ProductsLearnByLoraMuonBesideWeightsByAdamW) {
+  std::string job = kJob;
+  const std::string optimizer = "optimizer: {name: adamw, lr: 0.01}\n";
+  job.replace(
+      job.find(optimizer), optimizer.size(),
+      "optimizer: {name: lora_muon, lr: 0.1, groups: [{match: [embedding, head, norm], name: adamw, lr: 0.01}]}\n");
+  run_.write("job.yaml", job);
+  const json first = summary("out", {"model.scratch.base=none"});
+  EXPECT_LT(first["validation_after"].get<double>(), loss_without_context(text(200)));
+  // LoRA-Muon has no step for a weight without factors.
+  const Outcome refused = run_.train("other", {"model.scratch.base=none", "adapter.full=all", "adapter.targets=none"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("lora_muon"));
+}
+
 TEST_F(FromScratch, AnotherSeedIsAnotherModel) {
   (void)summary("one", {"training.steps=1"});
   (void)summary("two", {"training.steps=1", "training.seed=1"});
