@@ -29,7 +29,7 @@ inline ModelConfig quantised_config(std::int64_t vocab) {
   ModelConfig config;
   config.architecture = Architecture::kLlama;
   config.hidden_size = 256;
-  config.intermediate_size = 512;
+  config.intermediate_size = 256;
   config.num_layers = 2;
   config.num_heads = 4;
   config.num_kv_heads = 2;
@@ -70,7 +70,7 @@ inline void write_quantised_gguf(const std::filesystem::path& path, std::int64_t
   file.header(weights.size(), 8);
   file.key_string("general.architecture", "llama");
   file.key_u32("llama.block_count", 2).key_u32("llama.context_length", 64);
-  file.key_u32("llama.embedding_length", 256).key_u32("llama.feed_forward_length", 512);
+  file.key_u32("llama.embedding_length", 256).key_u32("llama.feed_forward_length", 256);
   file.key_u32("llama.attention.head_count", 4).key_u32("llama.attention.head_count_kv", 2);
   file.key_f32("llama.attention.layer_norm_rms_epsilon", 1e-5F);
   std::string data;
