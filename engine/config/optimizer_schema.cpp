@@ -13,7 +13,7 @@ constexpr double kIntMax = 2147483647;
 
 /// What the defaults of an optimizer are where they differ from one to the next.
 struct Standard {
-  double lr;
+  double lr = 0.01;
   double momentum = 0.9;
   bool nesterov = false;
   Orthogonalizer orthogonalizer = Orthogonalizer::kExact;
@@ -40,10 +40,18 @@ Standard standard(OptimizerName name) {
 }
 
 using Names = std::vector<std::string>;
-const Names kMomentum = {"lora_muon", "lora_rite_core", "muon", "muon_factors", "spectron"};
-const Names kDamped = {"lora_muon", "lora_rite", "lora_rite_core"};
-const Names kOrthogonalizing = {"lora_muon", "muon", "muon_factors", "spectron"};
-const Names kMoments = {"adamw", "lora_plus", "scaled_adamw", "lora_rite"};
+Names with_momentum() {
+  return {"lora_muon", "lora_rite_core", "muon", "muon_factors", "spectron"};
+}
+Names with_metric() {
+  return {"lora_muon", "lora_rite", "lora_rite_core"};
+}
+Names with_sign() {
+  return {"lora_muon", "muon", "muon_factors", "spectron"};
+}
+Names with_moments() {
+  return {"adamw", "lora_plus", "scaled_adamw", "lora_rite"};
+}
 
 template <class SectionOf>
 void add_general(SectionOf& optimizer) {
@@ -76,11 +84,11 @@ template <class SectionOf>
 void add_spectral(SectionOf& optimizer) {
   optimizer.key("momentum", &OptimizerConfig::momentum, "decay of the gradient's running mean")
       .from_below(0, 1)
-      .when(kName, kMomentum)
+      .when(kName, with_momentum())
       .default_from("0.95 for muon, muon_factors and spectron, else 0.9",
                     [](const TrainConfig& config) -> Value { return standard(config.optimizer.name).momentum; });
   optimizer.key("nesterov", &OptimizerConfig::nesterov, "look one step ahead with the momentum")
-      .when(kName, kMomentum)
+      .when(kName, with_momentum())
       .default_from("true for muon and muon_factors, else false",
                     [](const TrainConfig& config) -> Value { return standard(config.optimizer.name).nesterov; });
   optimizer
@@ -88,7 +96,7 @@ void add_spectral(SectionOf& optimizer) {
            "largest relative step rho of a factor whose partner starts at zero; off needs adapter.init: balanced")
       .above(0, 1e6)
       .or_off()
-      .when(kName, kDamped);
+      .when(kName, with_metric());
   optimizer
       .key("orthogonalizer", &OptimizerConfig::orthogonalizer,
            {{"exact", Orthogonalizer::kExact, "eigendecomposition in float64 of the Gram"},
@@ -96,7 +104,7 @@ void add_spectral(SectionOf& optimizer) {
              "lora_muon: its paper's recursions, less accurate; muon: the published quintic, five steps"},
             {"polar_express", Orthogonalizer::kPolarExpress, "five steps of arXiv 2505.16932; not for lora_muon"}},
            "how the matrix sign is computed")
-      .when(kName, kOrthogonalizing)
+      .when(kName, with_sign())
       .default_from("newton_schulz for muon, else exact", [](const TrainConfig& config) -> Value {
         const bool exact = standard(config.optimizer.name).orthogonalizer == Orthogonalizer::kExact;
         return std::string(exact ? "exact" : "newton_schulz");
@@ -138,11 +146,15 @@ void add_spectral(SectionOf& optimizer) {
 
 template <class SectionOf>
 void add_moments(SectionOf& optimizer) {
-  optimizer.key("beta1", &OptimizerConfig::beta1, "decay of the first moment").from_below(0, 1).when(kName, kMoments);
-  optimizer.key("beta2", &OptimizerConfig::beta2, "decay of the second moment").from_below(0, 1).when(kName, kMoments);
+  optimizer.key("beta1", &OptimizerConfig::beta1, "decay of the first moment")
+      .from_below(0, 1)
+      .when(kName, with_moments());
+  optimizer.key("beta2", &OptimizerConfig::beta2, "decay of the second moment")
+      .from_below(0, 1)
+      .when(kName, with_moments());
   optimizer.key("eps", &OptimizerConfig::eps, "added to the root of the second moment")
       .above(0, 1)
-      .when(kName, kMoments);
+      .when(kName, with_moments());
   optimizer.key("lr_ratio", &OptimizerConfig::lr_ratio, "learning rate of the left factor (lora_B) over lr")
       .above(0, 1e6)
       .when(kName, "lora_plus");

@@ -61,7 +61,7 @@ Half read_half(const MovingMatrix& side, const MomentumRule& rule, std::string_v
 
 /// R of b = U R. NumericError where b has not full rank.
 Matrix triangle_of(const Matrix& b, const std::string& where) {
-  const Matrix r = Eigen::HouseholderQR<Matrix>(b).matrixQR().topRows(b.cols()).triangularView<Eigen::Upper>();
+  Matrix r = Eigen::HouseholderQR<Matrix>(b).matrixQR().topRows(b.cols()).triangularView<Eigen::Upper>();
   const double noise = static_cast<double>(b.rows()) * std::numeric_limits<double>::epsilon() * r.norm();
   if (!(r.diagonal().cwiseAbs().minCoeff() > noise)) {
     throw NumericError("a factor has not full rank, so it has no QR coordinates", where,

@@ -19,9 +19,9 @@ inline constexpr std::array<StateSlot, 2> kMomentumSlots{
 
 /// m' = beta m + gain g; the step follows m', or with Nesterov beta m' + gain g.
 struct MomentumRule {
-  double beta;
-  double gain;
-  bool nesterov;
+  double beta = 0.0;
+  double gain = 1.0;
+  bool nesterov = false;
 
   [[nodiscard]] double momentum(float m, float g) const { return beta * m + gain * g; }
   [[nodiscard]] double direction(double updated, float g) const {
@@ -35,9 +35,9 @@ MomentumRule momentum_rule(const OptimizerOptions& options, const StepInfo& info
 /// A factor, or a dense matrix, with what moves it.
 struct MovingMatrix {
   FactorShape shape;
-  float* factor;
-  const float* grad;
-  float* momentum;
+  float* factor = nullptr;
+  const float* grad = nullptr;
+  float* momentum = nullptr;
 };
 
 /// X^T X (of a wide matrix: X X^T) of the direction X of this step, and the squared norm of the gradient. Nothing is
@@ -45,7 +45,7 @@ struct MovingMatrix {
 /// condition number, at 1e4 to 2e-4 of the step.
 struct DirectionGram {
   SmallMatrix gram;
-  double grad_norm_squared;
+  double grad_norm_squared = 0.0;
 };
 DirectionGram direction_gram(const MovingMatrix& matrix, const MomentumRule& rule);
 

@@ -55,7 +55,9 @@ std::string_view site_word(std::string_view name) {
 
 bool matches_parameter(std::string_view pattern, std::string_view name) {
   const std::string_view word = site_word(name);
-  return (!word.empty() && pattern == word) || glob(pattern, name) || glob(pattern, without_suffix(name, kWeight));
+  const bool norms = pattern == "norms" && word == "norm";
+  return (!word.empty() && pattern == word) || norms || glob(pattern, name) ||
+         glob(pattern, without_suffix(name, kWeight));
 }
 
 }  // namespace lomu

@@ -10,8 +10,8 @@ namespace lomu {
 /// Empty when the name is none of these.
 std::string_view site_word(std::string_view name);
 
-/// Whether `pattern` means this parameter: a word of site_word, or the full name with * for any text and ? for any
-/// character; ".weight" at the end of a name may be left out of the pattern.
+/// Whether `pattern` means this parameter: a word of site_word (norms, as adapter.full has it, is norm), or the full
+/// name with * for any text and ? for any character; ".weight" at the end of a name may be left out of the pattern.
 bool matches_parameter(std::string_view pattern, std::string_view name);
 
 }  // namespace lomu

@@ -15,10 +15,10 @@ namespace {
 
 struct Half {
   FactorShape shape;
-  float* factor;
-  const float* grad;
-  float* exp_avg;
-  float* exp_avg_sq;
+  float* factor = nullptr;
+  const float* grad = nullptr;
+  float* exp_avg = nullptr;
+  float* exp_avg_sq = nullptr;
 };
 
 /// Steps a factor by AdamW on grad times `precondition`; returns the squared norm of the change without decay.

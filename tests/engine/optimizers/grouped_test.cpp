@@ -35,6 +35,8 @@ TEST(ParameterNames, PatternsAreWordsOrGlobs) {
     EXPECT_FALSE(matches_parameter(pattern, name)) << pattern;
   }
   EXPECT_FALSE(matches_parameter("", "something"));
+  EXPECT_TRUE(matches_parameter("norms", "model.norm.weight"));
+  EXPECT_FALSE(matches_parameter("norms", name));
 }
 
 OptimizerOptions plain(OptimizerKind kind, double lr) {
