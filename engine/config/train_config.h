@@ -14,6 +14,7 @@ namespace lomu::config {
 enum class ModelStart { kFiles, kScratch };
 enum class ScratchBase { kRandom, kNone };
 enum class AdapterInit { kZero, kBalanced };
+enum class SpectralClip { kHard, kSoft };
 enum class ChatTemplate { kAuto, kChatML, kLlama3 };
 enum class OnBadRecord { kStop, kSkip };
 enum class OnLongRecord { kStop, kSkip, kTruncate };
@@ -75,6 +76,8 @@ struct AdapterConfig {
   std::vector<std::string> full;  ///< trained in full: any of embedding, head, norms and the sites
   AdapterInit init = AdapterInit::kZero;
   double gauge = 1;
+  std::optional<double> spectral_bound;  ///< unset: none
+  SpectralClip spectral_clip = SpectralClip::kHard;
   std::filesystem::path from;  ///< empty: a fresh adapter
   bool operator==(const AdapterConfig&) const = default;
 

@@ -102,6 +102,15 @@ void add_adapter(Table& table) {
       .key("gauge", &AdapterConfig::gauge,
            "left factors start this much larger, right ones as much smaller: the same product, for studies")
       .range(1e-6, 1e6);
+  adapter
+      .key("spectral_bound", &AdapterConfig::spectral_bound,
+           "largest singular value that the adapter of a layer may have, held after every step")
+      .above(0, 1e6)
+      .or_off();
+  adapter.key("spectral_clip", &AdapterConfig::spectral_clip,
+              {{"hard", SpectralClip::kHard, "larger singular values become the bound"},
+               {"soft", SpectralClip::kSoft, "from half the bound on they are bent towards it, and stay below"}},
+              "how they are held there; without spectral_bound it says nothing");
   adapter.key("from", &AdapterConfig::from, "adapter to go on from: its rank, alpha, targets and layers must be these")
       .optional();
 }

@@ -17,6 +17,7 @@
 #include "engine/optimizers/muon.h"
 #include "engine/optimizers/muon_factors.h"
 #include "engine/optimizers/scaled_adamw.h"
+#include "engine/optimizers/spectral_bound.h"
 #include "engine/optimizers/spectron.h"
 #include "kernels/error.h"
 
@@ -64,6 +65,10 @@ void check_options(const OptimizerOptions& o) {
   require_option(in_unit(o.beta2), "beta2", o.beta2, "at least 0 and less than 1");
   require_option(std::isfinite(o.eps) && o.eps > 0.0, "eps", o.eps, "positive");
   require_option(std::isfinite(o.lr_ratio) && o.lr_ratio > 0.0, "lr_ratio", o.lr_ratio, "positive");
+  if (o.spectral_bound) {
+    require_option(std::isfinite(*o.spectral_bound) && *o.spectral_bound > 0.0, "spectral_bound", *o.spectral_bound,
+                   "positive, or off");
+  }
   require_option(std::isfinite(o.delta) && o.delta > 0.0, "delta", o.delta, "positive");
 }
 
@@ -105,6 +110,7 @@ std::span<float> state_slot(const PairView& pair, std::span<const StateSlot> slo
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options) {
   check_options(options);
+  if (options.spectral_bound) return std::make_unique<Bounded>(options);
   if (!options.groups.empty()) return std::make_unique<Grouped>(options);
   switch (options.name) {
     case OptimizerKind::kLoraMuon: return std::make_unique<LoraMuon>(options);

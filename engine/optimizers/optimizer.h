@@ -142,6 +142,9 @@ enum class SpectralFilter : std::uint8_t { kSign, kDamped, kPower };
 /// 0.2 sqrt(max(rows, columns)), or 1.
 enum class MuonScaling : std::uint8_t { kOriginal, kRms, kNone };
 
+/// How singular values of a product are held below a bound: cut there, or bent towards it from half of it on.
+enum class SpectralClip : std::uint8_t { kHard, kSoft };
+
 struct OptimizerGroup;
 
 struct OptimizerOptions {
@@ -161,6 +164,9 @@ struct OptimizerOptions {
   SpectralFilter filter = SpectralFilter::kSign;  ///< others need kExact
   double filter_tau = 0.1;
   double filter_power = 0.5;
+
+  std::optional<double> spectral_bound;  ///< on ||s P Q^T||_2 after every step; empty: none (spectral_bound.h)
+  SpectralClip spectral_clip = SpectralClip::kHard;
 
   MuonScaling scaling = MuonScaling::kOriginal;  ///< muon and muon_factors
 

@@ -20,6 +20,7 @@ void refuse_what_devices_lack(const OptimizerOptions& options) {
   const auto refuse = [](const char* what, const char* where) {
     throw UsageError(fmt::format("{} is not computed on a GPU yet", what), where, "set runtime.device: cpu");
   };
+  if (options.spectral_bound) refuse("a bound on the singular values of a product", "adapter.spectral_bound");
   if (!options.groups.empty()) refuse("a job with parameter groups", "optimizer.groups");
   if (options.name != OptimizerKind::kLoraMuon && options.name != OptimizerKind::kAdamW) {
     refuse("an optimizer other than lora_muon and adamw", "optimizer.name");

@@ -160,6 +160,9 @@ OptimizerOptions optimizer_options(const config::TrainConfig& config) {
   for (const config::OptimizerGroup& group : config.optimizer_groups) {
     options.groups.push_back({group.match, options_of(group.optimizer)});
   }
+  options.spectral_bound = config.adapter.spectral_bound;
+  options.spectral_clip =
+      config.adapter.spectral_clip == config::SpectralClip::kSoft ? SpectralClip::kSoft : SpectralClip::kHard;
   return options;
 }
 
