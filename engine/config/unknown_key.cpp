@@ -178,6 +178,7 @@ std::optional<std::string> nearest_under(const Schema& schema, std::string_view 
 }  // namespace
 
 std::string unknown_key_hint(const Schema& schema, std::string_view path) {
+  if (path == "study") return "this file is a study: `lomu study` runs it";
   const std::string name = lowered(last_part(path));
   const std::string_view section = path.substr(0, path.size() - last_part(path).size());
   const auto alias = std::ranges::find(kAliases, name, &Alias::theirs);

@@ -9,12 +9,21 @@
 #include <map>
 
 #include "engine/study/child.h"
+#include "kernels/error.h"
 #include "models/files/atomic_file.h"
 
 namespace lomu {
 namespace {
 
 volatile std::sig_atomic_t interrupted = 0;
+
+void make_folder(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (!error) return;
+  throw FileError(fmt::format("cannot make the folder of the runs: {}", error.message()), folder.string(),
+                  "choose another --out");
+}
 
 /// While one of these lives, the usual signals of an end are noted, and wait calls return.
 class StopWatch {
@@ -72,7 +81,7 @@ bool run_all(std::span<const StudyRun> runs, std::size_t first, std::size_t stri
              const RunDone& done) {
   const auto start = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
-  if (!runs.empty()) std::filesystem::create_directories(runs.front().folder.parent_path());
+  if (!runs.empty()) make_folder(runs.front().folder.parent_path());
   std::vector<const StudyRun*> missing;
   std::size_t finished = 0;
   for (std::size_t i = first; i < runs.size(); i += stride) {

@@ -105,6 +105,19 @@ TEST_F(StudyRunTest, ListsItsRunsWithoutRunningThem) {
   EXPECT_FALSE(std::filesystem::exists(run_.path("runs")));
 }
 
+TEST_F(StudyRunTest, AFolderThatCannotBeMadeIsNamed) {
+  run_.write("file", "");
+  const Outcome outcome = run_.lomu({"study", "study.yaml", "--out", "file/out", "--quick"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, AllOf(HasSubstr("cannot make the folder of the runs"), HasSubstr("file/out/runs")));
+}
+
+TEST_F(StudyRunTest, TrainSaysWhatAStudyIs) {
+  const Outcome outcome = run_.lomu({"train", "study.yaml"});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("`lomu study` runs"));
+}
+
 TEST_F(StudyRunTest, ARunThatCannotStartIsReported) {
   run_.write("empty.txt", "");
   const Outcome outcome = run_.lomu({"study", "study.yaml", "--out", "out", "--quick", "data.train=empty.txt"});
