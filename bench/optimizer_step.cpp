@@ -1,6 +1,6 @@
 // How long one optimizer step of a whole adapter takes, beside what the machine could do at best. Prints JSON.
 //
-//   bench_optimizer_step [--optimizer NAME]... [--rank R]... [--threads T]... [--repeat N] [--layers L]
+//   bench_optimizer_step [--optimizer NAME]... [--rank R]... [--threads T]... [--repeat N] [--layers L] [--telemetry]
 //
 // The pairs are those of SmolLM2-135M with an adapter on every linear layer (210 pairs). Between steps the gradients
 // are rewritten and a buffer larger than the caches is read, as a training step would do. The bound is the larger of
@@ -164,7 +164,7 @@ struct Times {
   double median, best;
 };
 
-Times step_times(Adapter& adapter, lomu::Optimizer& optimizer, int repeat) {
+Times step_times(Adapter& adapter, lomu::Optimizer& optimizer, int repeat, bool telemetry) {
   std::vector<float> caches(24u << 20, 1.0f);
   std::vector<double> times;
   lomu::StepReport report;
@@ -172,7 +172,8 @@ Times step_times(Adapter& adapter, lomu::Optimizer& optimizer, int repeat) {
     adapter.rewrite_gradients(step % 2 == 0 ? 0.5f : 2.0f);
     for (float& x : caches) x += 1.0f;
     const auto start = Clock::now();
-    optimizer.step(adapter.pairs(), {step, 1e-3, {}}, report);
+    if (telemetry) (void)lomu::describe_factors(adapter.pairs());
+    optimizer.step(adapter.pairs(), {step, 1e-3, {}, telemetry}, report);
     if (step > 1) times.push_back(milliseconds_since(start));  // the first one touches new memory
   }
   return {median(times), *std::min_element(times.begin(), times.end())};
@@ -194,6 +195,8 @@ int main(int argc, char** argv) {
   app.add_option("--threads", threads, "OpenMP threads")->check(CLI::Range(1, 1024));
   app.add_option("--repeat", repeat, "timed steps; the median is printed")->check(CLI::Range(1, 10000));
   app.add_option("--layers", layers, "decoder layers")->check(CLI::Range(1, 1000));
+  bool telemetry = false;
+  app.add_flag("--telemetry", telemetry, "every step with telemetry");
   CLI11_PARSE(app, argc, argv);
 
   std::string separator = "[\n";
@@ -210,7 +213,7 @@ int main(int argc, char** argv) {
         options.orthogonalizer = candidate.orthogonalizer;
         const auto optimizer = lomu::make_optimizer(options);
         Adapter adapter(layers, rank, *optimizer);
-        const Times time = step_times(adapter, *optimizer, repeat);
+        const Times time = step_times(adapter, *optimizer, repeat, telemetry);
         const double bytes = adapter.bytes_moved();
         const double flops = candidate.tall_products ? adapter.tall_flops(rank) : 0.0;
         const double bound = 1e3 * std::max(bytes / memory_rate, flops / flop_rate);

@@ -166,6 +166,11 @@ struct RuntimeConfig {
   bool operator==(const RuntimeConfig&) const = default;
 };
 
+struct TelemetryConfig {
+  int every = 0;  ///< steps; 0: never
+  bool operator==(const TelemetryConfig&) const = default;
+};
+
 struct OutputConfig {
   std::filesystem::path dir;
   bool overwrite = false;
@@ -181,6 +186,7 @@ struct TrainConfig {
   OptimizerConfig optimizer;
   std::vector<OptimizerGroup> optimizer_groups;
   RuntimeConfig runtime;
+  TelemetryConfig telemetry;
   OutputConfig output;
   bool operator==(const TrainConfig&) const = default;
 };

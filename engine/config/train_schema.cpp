@@ -256,6 +256,17 @@ void add_runtime(Table& table) {
       .range(1, 86400);
 }
 
+void add_telemetry(Table& table) {
+  auto telemetry = table.section(
+      "telemetry", "what it tells of itself", [](auto& config) -> auto& { return config.telemetry; });
+  telemetry
+      .key(
+          "every", &TelemetryConfig::every,
+          "distance of steps whose figures of every pair go to metrics.jsonl: spectra, conditions, step sizes; 0: none")
+      .unit("steps")
+      .range(0, kIntMax);
+}
+
 void add_output(Table& table) {
   auto output = table.section(
       "output", "what it leaves behind", [](auto& config) -> auto& { return config.output; });
@@ -278,6 +289,7 @@ Schema build() {
   add_schedule(table);
   add_optimizer(table);
   add_runtime(table);
+  add_telemetry(table);
   add_output(table);
   return std::move(table).build();
 }

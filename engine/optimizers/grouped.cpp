@@ -80,7 +80,7 @@ void Grouped::step(std::span<const PairView> pairs, const StepInfo& info, StepRe
   report.pairs.assign(pairs.size(), {});
   for_each_member(pairs, [&](const Member& member, std::span<const PairView> own, const auto& indices) {
     StepReport part;
-    member.optimizer->step(own, {info.step, info.lr * member.lr_share, info.grad_norm}, part);
+    member.optimizer->step(own, {info.step, info.lr * member.lr_share, info.grad_norm, info.telemetry}, part);
     for (std::size_t i = 0; i < indices.size(); ++i) report.pairs[indices[i]] = part.pairs[i];
   });
 }

@@ -57,6 +57,16 @@ StepMatrix solve(const OptimizerOptions& options, const HalfGrams& own, const Sm
   return exact_step_matrix(own.direction, root.root, where, filter_of(options));
 }
 
+/// The singular values of a whitened momentum. The recursions do not have them: then they are computed as the exact
+/// step would.
+std::vector<double> whitened_spectrum(const StepMatrix& step, const HalfGrams& own, const SmallMatrix& partner,
+                                      double damping, std::string_view where) {
+  if (!step.spectrum.empty() || own.direction.trace() == 0.0) return step.spectrum;
+  const MetricRoot root =
+      damping > 0.0 ? damped_metric_root(partner, own.factor, damping, where) : metric_root(partner, where);
+  return exact_step_matrix(own.direction, root.root, where).spectrum;
+}
+
 PairReport step_pair(const PairView& pair, const StepInfo& info, const OptimizerOptions& options) {
   const std::string where = fmt::format("{}, step {}", pair.name, info.step);
   const MovingMatrix left{
@@ -79,10 +89,19 @@ PairReport step_pair(const PairView& pair, const StepInfo& info, const Optimizer
   const double eta = spectral_step_size(options.multiplier, info.lr, pair.m, pair.n, pair.r);
   if (eta > 0.0) {
     const double c = options.damping ? eta / (2.0 * *options.damping * pair.scale) : 0.0;
-    left_step = solve(options, left_grams, right_grams.factor, pair.right_started_zero ? c : 0.0, where,
-                      report.cholesky_raises);
-    right_step =
-        solve(options, right_grams, left_grams.factor, pair.left_started_zero ? c : 0.0, where, report.cholesky_raises);
+    const double left_damping = pair.right_started_zero ? c : 0.0;
+    const double right_damping = pair.left_started_zero ? c : 0.0;
+    left_step = solve(options, left_grams, right_grams.factor, left_damping, where, report.cholesky_raises);
+    right_step = solve(options, right_grams, left_grams.factor, right_damping, where, report.cholesky_raises);
+    if (info.telemetry) {
+      const SmallMatrix left_cross = factor_direction_gram(left, rule);
+      const SmallMatrix right_cross = factor_direction_gram(right, rule);
+      const auto left_spectrum = whitened_spectrum(left_step, left_grams, right_grams.factor, left_damping, where);
+      const auto right_spectrum = whitened_spectrum(right_step, right_grams, left_grams.factor, right_damping, where);
+      describe_step({left_grams.factor, left_cross, left_grams.direction, left_step.k, left_spectrum},
+                    {right_grams.factor, right_cross, right_grams.direction, right_step.k, right_spectrum}, pair.scale,
+                    eta, report.figures);
+    }
   }
 
   // Split decay: each factor shrinks by q and its step grows by 1 / q, so that the product decays by q^2 = 1 - lambda

@@ -26,6 +26,40 @@ DirectionGram direction_gram(const MovingMatrix& matrix, const MomentumRule& rul
   return {std::move(direction.gram), direction.side_sum};
 }
 
+SmallMatrix factor_direction_gram(const MovingMatrix& matrix, const MomentumRule& rule) {
+  const std::int64_t r = matrix.shape.rank;
+  const auto direction = [&](std::int64_t i) {
+    return rule.direction(rule.momentum(matrix.momentum[i], matrix.grad[i]), matrix.grad[i]);
+  };
+  // One off-diagonal block of the Gram of [X, D], a matrix twice as wide as the factor.
+  const FactorShape both{matrix.shape.wide, matrix.shape.length, 2 * r};
+  const auto load = [&](const Run& run, double* panel) {
+    double* to = panel + run.panel;
+    if (both.wide) {
+      const std::int64_t size = r * both.length;
+      for (std::int64_t i = 0; i < run.count; ++i) {
+        const std::int64_t at = run.factor + i;
+        to[i] = at < size ? matrix.factor[at] : direction(at - size);
+      }
+      return 0.0;
+    }
+    for (std::int64_t i = 0; i < run.count; i += 2 * r) {
+      const std::int64_t row = (run.factor + i) / 2;
+      for (std::int64_t j = 0; j < r; ++j) {
+        to[i + j] = matrix.factor[row + j];
+        to[i + r + j] = direction(row + j);
+      }
+    }
+    return 0.0;
+  };
+  const SmallMatrix gram = gram_from_runs(both, load).gram;
+  SmallMatrix cross(r);
+  for (std::int64_t i = 0; i < r; ++i) {
+    for (std::int64_t j = 0; j < r; ++j) cross(i, j) = gram(i, r + j);
+  }
+  return cross;
+}
+
 void apply_step(const MovingMatrix& matrix, const MomentumRule& rule, const SmallMatrix& k, double keep, double move) {
   const auto load = [&matrix, rule](const Run& run, double* panel) {
     float* m = matrix.momentum + run.factor;

@@ -49,6 +49,9 @@ struct DirectionGram {
 };
 DirectionGram direction_gram(const MovingMatrix& matrix, const MomentumRule& rule);
 
+/// X^T D of the factor X and the direction D of this step, for telemetry. Nothing is written.
+SmallMatrix factor_direction_gram(const MovingMatrix& matrix, const MomentumRule& rule);
+
 /// momentum <- m', factor <- keep factor + move (direction K), reading each old value once and rounding once. K:
 /// symmetric.
 void apply_step(const MovingMatrix& matrix, const MomentumRule& rule, const SmallMatrix& k, double keep, double move);

@@ -14,6 +14,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/optimizers/pair_figures.h"
+
 namespace lomu {
 
 /// What is trained, apart from its numbers: enough to say which state it has.
@@ -67,6 +69,7 @@ struct StepInfo {
   double lr = 0.0;        ///< learning rate of this step, from the schedule
   /// Norm of the gradient over all pairs of all ranks; needed when max_grad_norm > 0. From grad_norm_squared.
   std::optional<double> grad_norm = std::nullopt;
+  bool telemetry = false;  ///< fill PairReport::figures with what describe_step() says, where the optimizer can
 };
 
 /// What a step did to one pair. Sums of squares, so that a world of ranks can add them in pair order.
@@ -76,6 +79,7 @@ struct PairReport {
   double relative_step_left = 0.0;   ///< ||step of P||_F / ||P||_F; 0 where P = 0
   double relative_step_right = 0.0;  ///< likewise Q
   int cholesky_raises = 0;           ///< how often a nearly singular metric had to be shifted
+  PairFigures figures;               ///< of the step, when they were asked for
 };
 
 /// One entry per pair, in the order the pairs were given.

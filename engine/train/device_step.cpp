@@ -225,6 +225,22 @@ class DeviceStep final : public ShardedStep {
     return reports;
   }
 
+  /// On the host, from copies: a few times in a run, and the figures need no kernel of their own.
+  std::vector<PairFigures> describe_owned() override {
+    std::vector<PairView> copies = views_;
+    std::vector<std::vector<float>> factors;
+    const auto fetched = [&](const float* from, std::size_t count) {
+      std::vector<float>& to = factors.emplace_back(count);
+      if (count > 0) room_.memory.storage().download(to.data(), from, count * sizeof(float));
+      return to.data();
+    };
+    for (PairView& copy : copies) {
+      copy.left = fetched(copy.left, copy.left_size());
+      if (!copy.dense()) copy.right = fetched(copy.right, copy.right_size());
+    }
+    return describe_factors(copies);
+  }
+
   void gather() override {
     if (room_.transport != nullptr) {
       room_.transport->wait_for(room_.steps.stream());

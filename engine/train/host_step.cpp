@@ -74,6 +74,8 @@ class HostStep final : public ShardedStep {
     return std::move(report.pairs);
   }
 
+  std::vector<PairFigures> describe_owned() override { return describe_factors(views_); }
+
   void gather() override {
     reducer_->gather_factors(model_.adapters()->factors());
     model_.refresh();

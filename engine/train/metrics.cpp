@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -34,6 +35,16 @@ Kept kept_of(const std::filesystem::path& path, std::int64_t last_step) {
   return kept;
 }
 
+/// Without the figures that do not apply.
+nlohmann::ordered_json json_of(const NamedFigures& pair) {
+  nlohmann::ordered_json object = {{"name", pair.name}};
+  const auto values = pair.figures.values();
+  for (std::size_t i = 0; i < kFigures; ++i) {
+    if (std::isfinite(values[i])) object[std::string(name_of(static_cast<Figure>(i)))] = values[i];
+  }
+  return object;
+}
+
 }  // namespace
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t last_step) : path_(path) {
@@ -59,6 +70,7 @@ void MetricsFile::append(const StepMetrics& m) {
                                    {"max_relative_step", m.max_relative_step},
                                    {"cholesky_raises", m.cholesky_raises}};
   if (m.validation_loss) object["validation_loss"] = *m.validation_loss;
+  for (const NamedFigures& pair : m.pairs) object["pairs"].push_back(json_of(pair));
   out_ << object.dump() << '\n' << std::flush;
   if (!out_) {
     throw FileError("cannot write the metrics: is the disk full?", path_.string(),

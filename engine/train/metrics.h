@@ -5,8 +5,18 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/optimizers/pair_figures.h"
 
 namespace lomu {
+
+/// Telemetry of one pair.
+struct NamedFigures {
+  std::string name;
+  PairFigures figures;
+};
 
 struct StepMetrics {
   std::int64_t step = 0;
@@ -23,6 +33,7 @@ struct StepMetrics {
   double max_relative_step = 0;
   std::int64_t cholesky_raises = 0;
   std::optional<double> validation_loss;  ///< after this step
+  std::vector<NamedFigures> pairs;        ///< at the steps of telemetry.every
 };
 
 class MetricsFile {

@@ -77,7 +77,7 @@ void ShardedStep::begin(std::size_t micro_batches) {
   prepare(changed);
 }
 
-StepTotals ShardedStep::finish(std::int64_t number, double lr) {
+StepTotals ShardedStep::finish(std::int64_t number, double lr, bool telemetry) {
   reduce();
 
   // The norms are checked on all ranks before any rank steps: a gradient that is not finite must leave every factor as
@@ -96,28 +96,59 @@ StepTotals ShardedStep::finish(std::int64_t number, double lr) {
     total += squares[i];
   }
 
+  std::vector<PairFigures> figures;
   std::vector<PairReport> reports;
-  comm_.together([&] { reports = step({number, lr, std::sqrt(total)}); }, "optimizer step");
+  comm_.together(
+      [&] {
+        if (telemetry) figures = describe_owned();
+        reports = step({number, lr, std::sqrt(total), telemetry});
+      },
+      "optimizer step");
   gather();
 
-  constexpr std::size_t kFigures = 3;
+  constexpr std::size_t kTotals = 3;
   std::vector<double> figures_of_owned;
   for (const PairReport& p : reports) {
     figures_of_owned.insert(figures_of_owned.end(),
                             {p.update_norm_squared, std::max(p.relative_step_left, p.relative_step_right),
                              static_cast<double>(p.cholesky_raises)});
   }
-  const std::vector<double> all = by_pair(figures_of_owned, kFigures);
+  const std::vector<double> all = by_pair(figures_of_owned, kTotals);
   StepTotals totals;
   totals.grad_norm = std::sqrt(total);
   double update = 0;
-  for (std::size_t i = 0; i < all.size(); i += kFigures) {
+  for (std::size_t i = 0; i < all.size(); i += kTotals) {
     update += all[i];
     totals.max_relative_step = std::max(totals.max_relative_step, all[i + 1]);
     totals.cholesky_raises += static_cast<std::int64_t>(all[i + 2]);
   }
   totals.update_norm = std::sqrt(update);
+  if (telemetry) totals.pairs = gather_figures(figures, reports);
   return totals;
+}
+
+std::vector<PairFigures> ShardedStep::gather_figures(std::span<PairFigures> figures,
+                                                     std::span<const PairReport> reports) {
+  std::vector<double> flat;
+  for (std::size_t i = 0; i < figures.size(); ++i) {
+    PairFigures& own = figures[i];
+    const auto of_step = reports[i].figures.values();
+    for (std::size_t k = 0; k < kFigures; ++k) {
+      if (!std::isnan(of_step[k])) own.values()[k] = of_step[k];
+    }
+    own[Figure::kRelativeStepLeft] = reports[i].relative_step_left;
+    if (!owned_pair(i).full) {
+      own[Figure::kRelativeStepRight] = reports[i].relative_step_right;
+      own[Figure::kCholeskyRaises] = reports[i].cholesky_raises;
+    }
+    flat.insert(flat.end(), own.values().begin(), own.values().end());
+  }
+  const std::vector<double> all = by_pair(flat, kFigures);
+  std::vector<PairFigures> gathered(all.size() / kFigures);
+  for (std::size_t i = 0; i < gathered.size(); ++i) {
+    std::copy_n(all.begin() + static_cast<std::ptrdiff_t>(i * kFigures), kFigures, gathered[i].values().begin());
+  }
+  return gathered;
 }
 
 std::vector<double> ShardedStep::by_pair(std::span<const double> owned_values, std::size_t width) {

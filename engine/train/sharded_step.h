@@ -27,6 +27,7 @@ struct StepTotals {
   double update_norm = 0.0;
   double max_relative_step = 0.0;
   std::int64_t cholesky_raises = 0;
+  std::vector<PairFigures> pairs;  ///< in pair order, when telemetry was asked for
 };
 
 /// The pairs' shapes, and where they lie in a flat buffer.
@@ -58,9 +59,9 @@ class ShardedStep {
   /// Takes the gradient that backward left in the model's buffer as that of micro-batch `index`.
   virtual void add(std::size_t index) = 0;
   /// Collective: reduce, step, gather; the model then computes with the new factors. Returns the figures of the step,
-  /// the same on every rank. Throws AgreedError naming step and pair for a gradient that is not finite: no factor has
-  /// then moved anywhere.
-  StepTotals finish(std::int64_t step, double lr);
+  /// the same on every rank. `telemetry`: those of every pair too. Throws AgreedError naming step and pair for a
+  /// gradient that is not finite: no factor has then moved anywhere.
+  StepTotals finish(std::int64_t step, double lr, bool telemetry = false);
 
   /// Sums one double per micro-batch of the step along the tree. Collective.
   [[nodiscard]] double tree_sum_of(std::span<const double> mine);
@@ -106,12 +107,16 @@ class ShardedStep {
   virtual std::vector<double> grad_norms_squared() = 0;
   /// Steps the owned pairs; throws NumericError naming pair and step.
   virtual std::vector<PairReport> step(const StepInfo& info) = 0;
+  /// Telemetry of the owned pairs' factors as they are.
+  virtual std::vector<PairFigures> describe_owned() = 0;
   /// Collective: the owners' factors reach everybody, and the model computes with them.
   virtual void gather() = 0;
   /// State of owned pair number i, copied to `to` or from `from`, which have its size.
   virtual void fetch_state(std::size_t i, std::span<float> to) = 0;
   virtual void put_state(std::size_t i, std::span<const float> from) = 0;
 
+  /// Figures of the owned pairs, completed from the reports of their step -> those of every pair. Collective.
+  std::vector<PairFigures> gather_figures(std::span<PairFigures> figures, std::span<const PairReport> reports);
   /// `width` numbers of each owned pair -> those of every pair, in pair order. Collective.
   std::vector<double> by_pair(std::span<const double> owned, std::size_t width);
 };

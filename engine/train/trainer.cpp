@@ -52,6 +52,7 @@ std::string job_hash(const config::TrainConfig& config, const Precision& precisi
   // As computed, not as asked for: auto may mean something else on the machine where the run goes on.
   job.runtime.dtype = precision.activation == DType::kBF16 ? config::ComputeType::kBF16 : config::ComputeType::kF32;
   job.runtime.backend = config.runtime.backend;
+  job.telemetry = {};
   job.output = {};
   job.output.dir = "-";
   job.data.cache_dir = "-";
@@ -133,6 +134,9 @@ class Run {
   void begin();
   void introduce() const;
   StepMetrics one_step(std::int64_t step);
+  [[nodiscard]] bool telemetry_at(std::int64_t step) const {
+    return config_.telemetry.every > 0 && step % config_.telemetry.every == 0;
+  }
   double run_micro_batches(const PlannedStep& planned, std::int64_t step);
   double validate(const std::string& when) { return validation_loss(data_, *decoder_, comm_, when); }
   /// Brings the factors to host memory and checks them. Collective.
@@ -263,7 +267,7 @@ StepMetrics Run::one_step(std::int64_t step) {
   m.supervised = planned.supervised;
   m.loss = run_micro_batches(planned, step);
   const auto before_optimizer = Clock::now();
-  const StepTotals totals = sharded_->finish(step, m.lr);
+  const StepTotals totals = sharded_->finish(step, m.lr, telemetry_at(step));
   m.optimizer_seconds = seconds_since(before_optimizer);
   m.seconds = seconds_since(start);
   m.tokens_per_second = static_cast<double>(m.tokens) / m.seconds;
@@ -271,6 +275,9 @@ StepMetrics Run::one_step(std::int64_t step) {
   m.update_norm = totals.update_norm;
   m.max_relative_step = totals.max_relative_step;
   m.cholesky_raises = totals.cholesky_raises;
+  for (std::size_t i = 0; i < totals.pairs.size(); ++i) {
+    m.pairs.push_back({adapters_.pairs()[i].name, totals.pairs[i]});
+  }
   return m;
 }
 

@@ -116,6 +116,27 @@ TEST_F(EmulatedGpu, BalanceDecayAndNesterovAreThoseOfTheCpu) {
   EXPECT_LT(adapter_difference("gpu", "cpu"), kF32Adapter);
 }
 
+TEST_F(EmulatedGpu, TelemetryOfTheFactorsIsThatOfTheCpuOnAnyNumberOfRanks) {
+  const auto last_telemetry = [&](const std::string& out) {
+    const std::string text = run_.read(out + "/metrics.jsonl");
+    return nlohmann::json::parse(text.substr(text.rfind('\n', text.size() - 2) + 1)).at("pairs");
+  };
+  train("cpu", 0, {"telemetry.every=3"});
+  train("gpu", 1, {"telemetry.every=3"});
+  train("gpus", 2, {"telemetry.every=3"});
+  const auto cpu = last_telemetry("cpu");
+  const auto gpu = last_telemetry("gpu");
+  EXPECT_EQ(last_telemetry("gpus"), gpu);
+  ASSERT_EQ(gpu.size(), cpu.size());
+  for (std::size_t i = 0; i < gpu.size(); ++i) {
+    EXPECT_EQ(gpu[i].at("name"), cpu[i].at("name"));
+    for (const char* figure : {"product_largest", "stable_rank", "condition_right", "relative_step_right"}) {
+      const double expected = cpu[i].at(figure);
+      EXPECT_NEAR(gpu[i].at(figure).get<double>(), expected, 1e-3 * expected) << figure;
+    }
+  }
+}
+
 TEST_F(EmulatedGpu, BF16LossesStayNearThoseOfTheCpusF32) {
   train("cpu", 0);
   train("gpu", 1, {"runtime.dtype=bf16"});
