@@ -106,6 +106,11 @@ class SmallModelCase {
     adapted.fetch_gradients();
     const Tensor gradients = adapters_->gradients();
     for (const PairInfo& pair : adapters_->pairs()) {
+      if (pair.full) {
+        compare("grad." + peft_name(pair.weight), to_doubles(gradients.columns(pair.offset_b, pair.size_b())),
+                limits_.gradient);
+        continue;
+      }
       compare("grad." + peft_name({pair.layer, pair.site, Factor::kA}),
               to_doubles(gradients.columns(pair.offset_a, pair.size_a())), limits_.gradient);
       compare("grad." + peft_name({pair.layer, pair.site, Factor::kB}),

@@ -180,13 +180,29 @@ bool is_saved_whole(const std::vector<std::string>& modules, WeightId id) {
   return std::any_of(modules.begin(), modules.end(), [&](const std::string& end) { return module.ends_with(end); });
 }
 
+/// Of a model whose head is its embedding, PEFT saves both under their names: they are one weight here.
+void join_tied_head(std::vector<FullWeight>& full, const JsonFields& fields) {
+  const auto of_kind = [&](WeightKind kind) {
+    return std::find_if(full.begin(), full.end(), [&](const FullWeight& f) { return f.weight.kind == kind; });
+  };
+  const auto head = of_kind(WeightKind::kLmHead);
+  const auto embedding = of_kind(WeightKind::kEmbed);
+  if (head == full.end() && embedding == full.end()) return;
+  if (head == full.end() || embedding == full.end() || head->values != embedding->values) {
+    throw UnsupportedError("an embedding and a head of their own on a model where they are one", fields.where(),
+                           "both must be saved, and be equal");
+  }
+  full.erase(head);
+}
+
 /// Weights that replace the model's own.
 std::vector<FullWeight> read_full_weights(const SafetensorsFile& file, const JsonFields& fields,
                                           const ModelConfig& config) {
   std::vector<FullWeight> full;
   const std::vector<std::string> modules =
       fields.has("modules_to_save") ? *fields.strings("modules_to_save") : std::vector<std::string>{};
-  const std::vector<WeightId> known = weights_of(config);
+  std::vector<WeightId> known = weights_of(config);
+  if (config.tie_word_embeddings) known.push_back({WeightKind::kLmHead, 0});
   for (const SafetensorInfo& info : file.tensors()) {
     const auto id = parse_peft_full_name(info.name);
     if (!id || parse_peft_name(info.name)) continue;
@@ -213,6 +229,7 @@ std::vector<FullWeight> read_full_weights(const SafetensorsFile& file, const Jso
       throw FormatError(fmt::format("modules_to_save names {}, but no tensor of it is stored", module), fields.where());
     }
   }
+  if (config.tie_word_embeddings) join_tied_head(full, fields);
   std::sort(full.begin(), full.end(), [](const FullWeight& a, const FullWeight& b) { return a.weight < b.weight; });
   return full;
 }

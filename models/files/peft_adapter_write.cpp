@@ -121,7 +121,7 @@ Json modules_to_save(const std::vector<FullWeight>& full) {
 }
 
 // The keys every PEFT since 0.11 knows: older ones refuse a key they have never heard of.
-std::string config_text(const AdapterFile& adapter, const ModelConfig& config) {
+std::string config_text(const AdapterFile& adapter, const std::vector<FullWeight>& stored, const ModelConfig& config) {
   const auto [rank, rank_pattern] = top_and_pattern(adapter.pairs, &AdapterPair::r);
   const auto [alpha, alpha_pattern] = top_and_pattern(adapter.pairs, &AdapterPair::alpha);
   const Targets targets = targets_of(adapter.pairs, config);
@@ -142,7 +142,7 @@ std::string config_text(const AdapterFile& adapter, const ModelConfig& config) {
   json["lora_dropout"] = adapter.dropout;
   json["megatron_config"] = nullptr;
   json["megatron_core"] = "megatron.core";
-  json["modules_to_save"] = modules_to_save(adapter.full);
+  json["modules_to_save"] = modules_to_save(stored);
   json["peft_type"] = "LORA";
   json["r"] = rank;
   json["rank_pattern"] = Json::object();
@@ -228,10 +228,17 @@ void write_peft_adapter(const fs::path& folder, const AdapterFile& adapter, cons
   std::vector<FullWeight> full = adapter.full;
   std::sort(full.begin(), full.end(), [](const FullWeight& a, const FullWeight& b) { return a.weight < b.weight; });
   for (const FullWeight& weight : full) check_full(weight, config);
+  // PEFT gives the module of the embedding a weight of its own and leaves a tied head with the old one: it needs both.
+  std::vector<FullWeight> stored = full;
+  for (const FullWeight& weight : full) {
+    if (config.tie_word_embeddings && weight.weight.kind == WeightKind::kEmbed) {
+      stored.push_back({{WeightKind::kLmHead, 0}, weight.values});
+    }
+  }
 
   AtomicFolder output(folder, replace ? IfExists::kReplace : IfExists::kRefuse);
-  write_file(output.path() / "adapter_config.json", config_text(adapter, config));
-  write_factors(output.path() / "adapter_model.safetensors", pairs, full, config, dtype);
+  write_file(output.path() / "adapter_config.json", config_text(adapter, stored, config));
+  write_factors(output.path() / "adapter_model.safetensors", pairs, stored, config, dtype);
   check_written(output.path(), pairs, full, config, dtype);
   output.commit();
 }

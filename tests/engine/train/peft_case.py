@@ -85,7 +85,11 @@ def write_case(model_folder, adapter_folder, case):
     tensors |= {f"hidden.{layer}": stream for layer, stream in enumerate(hidden)}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            tensors["grad." + name.replace(".default.", ".")] = parameter.grad
+            name = name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
+            tensors["grad." + name] = parameter.grad
+    # PEFT gives a tied head a copy of its own; for us the two are one weight, whose gradient is the sum.
+    if base.config.tie_word_embeddings and "grad.base_model.model.lm_head.weight" in tensors:
+        tensors["grad.base_model.model.model.embed_tokens.weight"] += tensors.pop("grad.base_model.model.lm_head.weight")
 
     case = pathlib.Path(case)
     shutil.copytree(model_folder, case)

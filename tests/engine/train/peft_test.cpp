@@ -28,6 +28,10 @@ std::vector<Exported> exported() {
            "llama-tied",
            {"adapter.rslora=true", "adapter.rank=8", "adapter.alpha=5", "adapter.targets=q,v,down",
             "adapter.layers=0,2", "optimizer.name=adamw"}},
+          {"weights-in-full",
+           "llama-tied",
+           {"adapter.full=embedding,norms,down", "adapter.targets=q,v,up", "optimizer.name=adamw"}},
+          {"norms-of-heads-in-full", "qwen3", {"adapter.full=norms,k", "adapter.targets=q,o", "optimizer.name=adamw"}},
           {"biases-bf16-dropout", "qwen2", {"output.adapter_dtype=bf16", "adapter.dropout=0.1"}},
           {"norms-of-heads-balanced", "qwen3", {"adapter.init=balanced", "optimizer.damping=off"}}};
 }

@@ -189,13 +189,13 @@ TEST_F(Adapter, WeightsTrainedInFullAreModulesToSave) {
     EXPECT_EQ(back.full[i].values, adapter.full[i].values) << i;
   }
   EXPECT_THAT(config_text(), HasSubstr("\"modules_to_save\": [\n    \"down_proj\",\n    \"embed_tokens\",\n    "
-                                       "\"norm\",\n    \"post_attention_layernorm\"\n  ]"));
+                                       "\"lm_head\",\n    \"norm\",\n    \"post_attention_layernorm\"\n  ]"));
 
   edit("\"down_proj\",", "");
   EXPECT_THAT(error_of<FormatError>([&] { read(); }),
               AllOf(HasSubstr("does not name this module"), HasSubstr("layers.2.mlp.down_proj.weight")));
-  edit("\"embed_tokens\",", "\"embed_tokens\", \"down_proj\", \"lm_head\",");
-  EXPECT_THAT(error_of<FormatError>([&] { read(); }), HasSubstr("lm_head"));
+  edit("\"embed_tokens\",", "\"embed_tokens\", \"down_proj\", \"q_norm\",");
+  EXPECT_THAT(error_of<FormatError>([&] { read(); }), HasSubstr("q_norm"));
 }
 
 TEST_F(Adapter, AnExistingFolderStaysUnlessItMayBeReplaced) {
