@@ -8,6 +8,7 @@
 #include "engine/commands/inspect.h"
 #include "engine/commands/plan.h"
 #include "engine/commands/program.h"
+#include "engine/commands/report_runs.h"
 #include "engine/commands/schema.h"
 #include "engine/commands/study.h"
 #include "engine/commands/train.h"
@@ -22,6 +23,7 @@ int main(int argc, char** argv) {
   program.add(lomu::run_schema);
   program.add(lomu::run_plan);
   program.add(lomu::run_study);
+  program.add(lomu::run_report);
   program.add(lomu::run_verify);
   program.add(lomu::run_doctor);
   const std::span<const char* const> all(argv, static_cast<std::size_t>(argc));

@@ -7,24 +7,12 @@
 #include <cstdlib>
 
 #include "engine/config/terminal.h"
+#include "engine/page/html.h"
+#include "engine/page/plot.h"
 #include "engine/study/findings.h"
-#include "engine/study/plot.h"
 
 namespace lomu {
 namespace {
-
-constexpr const char* kStyle = R"(
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }
-h1 { margin-bottom: 0; } .claim { font-size: 1.1em; margin-top: .3em; opacity: .85; }
-svg { width: 100%; max-width: 44em; display: block; margin: 1em 0; }
-svg text { fill: currentColor; font: 12px system-ui, sans-serif; } svg .title { font-weight: 600; font-size: 14px; }
-svg .grid { stroke: currentColor; opacity: .15; }
-table { border-collapse: collapse; margin: 1em 0; } th, td { padding: .2em .8em; text-align: right; }
-th { border-bottom: 1px solid; font-weight: 600; } td:first-child, th:first-child { text-align: left; }
-pre { overflow: auto; padding: 1em; border: 1px solid; border-radius: .4em; font-size: 13px; opacity: .9; }
-.verdict li { margin: .3em 0; } .best { font-weight: 700; } footer { opacity: .7; font-size: .9em; }
-)";
 
 std::string last_word(const std::string& key) {
   return key.substr(key.rfind('.') + 1);
@@ -79,21 +67,6 @@ std::string plots_of(const Study& study, std::span<const StudyCurve> curves) {
   return html;
 }
 
-std::string table_of(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows) {
-  std::string html = "<table><tr>";
-  for (const std::string& cell : head) html += fmt::format("<th>{}</th>", escaped(cell));
-  html += "</tr>\n";
-  for (const auto& row : rows) {
-    html += "<tr>";
-    for (const std::string& cell : row) {
-      const bool best = cell.starts_with('*');
-      html += fmt::format("<td{}>{}</td>", best ? " class=\"best\"" : "", escaped(best ? cell.substr(1) : cell));
-    }
-    html += "</tr>\n";
-  }
-  return html + "</table>\n";
-}
-
 /// Medians of every point; the best of each curve in bold.
 std::string medians_of(const Study& study, std::span<const StudyCurve> curves) {
   std::string html;
@@ -126,7 +99,7 @@ std::string medians_of(const Study& study, std::span<const StudyCurve> curves) {
       }
       rows.push_back(std::move(row));
     }
-    html += fmt::format("<h3>{}</h3>\n{}", escaped(curves[i].variant), table_of(head, rows));
+    html += fmt::format("<h3>{}</h3>\n{}", escaped(curves[i].variant), html_table(head, rows));
     i = end;
   }
   return html;
@@ -216,7 +189,7 @@ std::string invariance_table(const Study& study, std::span<const StudyRecord> re
     for (const auto& change : found.change) row.push_back(change ? fmt::format("{:.2e}", *change) : "-");
     rows.push_back(std::move(row));
   }
-  return table_of(head, rows);
+  return html_table(head, rows);
 }
 
 }  // namespace
@@ -236,12 +209,8 @@ std::string page_of(const Study& study, std::span<const StudyRecord> records, co
     tokens += r.tokens;
     seconds += r.seconds;
   }
-  std::string html = fmt::format(
-      "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" "
-      "content=\"width=device-width\">"
-      "<title>{0}</title><style>{1}</style>\n<h1>{0}</h1><p class=\"claim\">{2}</p>\n<h2>Verdict</h2><ul "
-      "class=\"verdict\">\n",
-      escaped(name), kStyle, escaped(study.claim));
+  std::string html = page_beginning(name);
+  html += fmt::format("<p class=\"claim\">{}</p>\n<h2>Verdict</h2><ul class=\"verdict\">\n", escaped(study.claim));
   for (const std::string& sentence : sentences_of(study, records)) {
     html += fmt::format("<li>{}</li>\n", escaped(sentence));
   }

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <string>
 
-#include "engine/study/plot.h"
+#include "engine/page/plot.h"
 #include "engine/study/study_page.h"
 
 namespace lomu {

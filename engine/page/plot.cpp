@@ -1,10 +1,12 @@
-#include "engine/study/plot.h"
+#include "engine/page/plot.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+
+#include "engine/page/html.h"
 
 namespace lomu {
 namespace {
@@ -46,8 +48,10 @@ Range y_range(const Plot& plot) {
   std::sort(values.begin(), values.end());
   const double low = values.front();
   const double most = values[values.size() * 3 / 4 - (values.size() * 3 / 4 == values.size() ? 1 : 0)];
-  const double high = std::min(values.back(), most + 0.5 * (most - low) + 1e-9);
-  const double room = 0.05 * std::max(high - low, 1e-6);
+  const double high = std::min(values.back(), most + 0.5 * (most - low) + 1e-9 * std::abs(most));
+  // Values that hardly differ are drawn as a flat line, not as a picture of their last digits.
+  const double size = std::max(std::abs(low), std::abs(high));
+  const double room = 0.05 * std::max(high - low, size > 0 ? 1e-6 * size : 1.0);
   return {low - room, high + room};
 }
 
@@ -61,21 +65,23 @@ double tick_step(const Range& range) {
   return 10 * power;
 }
 
-}  // namespace
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '&': out += "&amp;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
-    }
+/// Where the x axis has marks: at every value while they are few, else at round numbers.
+std::vector<double> x_marks(const Plot& plot, const Range& range) {
+  constexpr std::size_t kFew = 12;
+  std::vector<double> marks;
+  for (const PlotLine& line : plot.lines) {
+    for (const PlotPoint& p : line.points) marks.push_back(p.x);
   }
-  return out;
+  std::sort(marks.begin(), marks.end());
+  marks.erase(std::unique(marks.begin(), marks.end()), marks.end());
+  if (plot.logarithmic || marks.size() <= kFew) return marks;
+  marks.clear();
+  const double step = tick_step(range);
+  for (double x = std::ceil(range.low / step) * step; x <= range.high; x += step) marks.push_back(x);
+  return marks;
 }
+
+}  // namespace
 
 std::string svg_of(const Plot& plot) {
   const Range xs = x_range(plot);
@@ -93,13 +99,7 @@ std::string svg_of(const Plot& plot) {
         "<text x=\"{3}\" y=\"{4:.1f}\" class=\"tick\" text-anchor=\"end\">{5:.6g}</text>\n",
         kLeft, kWidth - kRight, py(y), kLeft - 6, py(y) + 4, std::abs(y) < step * 1e-6 ? 0.0 : y);
   }
-  std::vector<double> marks;
-  for (const PlotLine& line : plot.lines) {
-    for (const PlotPoint& p : line.points) marks.push_back(p.x);
-  }
-  std::sort(marks.begin(), marks.end());
-  marks.erase(std::unique(marks.begin(), marks.end()), marks.end());
-  for (const double x : marks) {
+  for (const double x : x_marks(plot, xs)) {
     svg += fmt::format("<text x=\"{:.1f}\" y=\"{}\" class=\"tick\" text-anchor=\"middle\">{:g}</text>\n", px(x),
                        kHeight - kBottom + 16, x);
   }
@@ -119,9 +119,11 @@ std::string svg_of(const Plot& plot) {
     }
     svg += fmt::format("<polygon points=\"{}{}\" fill=\"{}\" opacity=\"0.15\"/>", upper, lower, colour);
     svg += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>\n", middle, colour);
+    constexpr std::size_t kManyPoints = 50;  // they would hide their line
     for (std::size_t k = 0; k < line.points.size(); ++k) {
       const PlotPoint& p = line.points[k];
       const bool ring = line.marked == k;
+      if (line.points.size() > kManyPoints && !ring) continue;
       svg += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{}\" fill=\"{}\" stroke=\"{}\" stroke-width=\"2\"/>",
                          px(p.x), py(p.y), ring ? 6 : 2.5, ring ? "none" : colour, colour);
     }

@@ -30,7 +30,4 @@ struct Plot {
 /// the page's `currentColor` for axes and a fixed palette that people who see few colours can tell apart for lines.
 std::string svg_of(const Plot& plot);
 
-/// Text with <, >, & and quotes written as HTML wants them.
-std::string escaped(std::string_view text);
-
 }  // namespace lomu
