@@ -168,6 +168,7 @@ struct RuntimeConfig {
 
 struct TelemetryConfig {
   int every = 0;  ///< steps; 0: never
+  bool tensorboard = false;
   bool operator==(const TelemetryConfig&) const = default;
 };
 

@@ -265,6 +265,8 @@ void add_telemetry(Table& table) {
           "distance of steps whose figures of every pair go to metrics.jsonl: spectra, conditions, step sizes; 0: none")
       .unit("steps")
       .range(0, kIntMax);
+  telemetry.key("tensorboard", &TelemetryConfig::tensorboard,
+                "write the metrics for TensorBoard too: tensorboard --logdir DIR/events");
 }
 
 void add_output(Table& table) {

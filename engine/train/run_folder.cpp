@@ -16,8 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 6> kEntries = {"config.yaml", "metrics.jsonl", "adapter",
-                                                      "model",       "checkpoints",   "summary.json"};
+constexpr std::array<std::string_view, 7> kEntries = {"config.yaml", "metrics.jsonl", "adapter", "model",
+                                                      "checkpoints", "summary.json",  "events"};
 
 constexpr std::string_view kProbe = ".lomu-probe";
 

@@ -2,6 +2,7 @@
 //
 //   config.yaml              the resolved configuration
 //   metrics.jsonl            one object a step
+//   events/                  the same for TensorBoard, where it is asked for (event_file.h)
 //   adapter/                 the trained adapter, a PEFT folder; or
 //   model/                   the trained model, a Hugging Face folder (trained_model.h)
 //   checkpoints/step-N/      see checkpoint.h
@@ -33,6 +34,7 @@ class RunFolder {
   [[nodiscard]] const std::filesystem::path& path() const { return folder_; }
   [[nodiscard]] std::filesystem::path config() const { return folder_ / "config.yaml"; }
   [[nodiscard]] std::filesystem::path metrics() const { return folder_ / "metrics.jsonl"; }
+  [[nodiscard]] std::filesystem::path events() const { return folder_ / "events"; }
   [[nodiscard]] std::filesystem::path adapter() const { return folder_ / "adapter"; }
   [[nodiscard]] std::filesystem::path checkpoints() const { return folder_ / "checkpoints"; }
   [[nodiscard]] std::filesystem::path summary() const { return folder_ / "summary.json"; }

@@ -16,6 +16,7 @@
 #include "engine/session/model_session.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/evaluation.h"
+#include "engine/train/event_file.h"
 #include "engine/train/job_options.h"
 #include "engine/train/make_step.h"
 #include "engine/train/memory_fit.h"
@@ -311,12 +312,14 @@ void Run::save(std::int64_t step) {
 TrainSummary Run::train() {
   TrainSummary summary;
   std::optional<MetricsFile> metrics;
+  std::optional<EventFile> events;
   std::optional<Progress> progress;
   if (leader_) introduce();
   comm_.together(
       [&] {
         if (!leader_) return;
         metrics.emplace(folder_->metrics(), done_);
+        if (config_.telemetry.tensorboard) events.emplace(folder_->events(), done_);
         if (!metrics->earlier()) return;
         summary.first_loss = metrics->earlier()->first;
         summary.last_loss = metrics->earlier()->last;
@@ -344,6 +347,7 @@ TrainSummary Run::train() {
     comm_.together(
         [&] {
           if (leader_) metrics->append(m);
+          if (events) events->append(m);
         },
         "writing the metrics");
     if (leader_) progress->show(m);
