@@ -6,7 +6,9 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/config/resolved.h"
 #include "kernels/error.h"
+#include "models/files/hashing.h"
 #include "models/tokenizer/byte_tokenizer.h"
 
 namespace lomu {
@@ -202,6 +204,23 @@ DataOptions data_options(const config::TrainConfig& config, const std::filesyste
   options.on_error = config.data.on_error == config::OnBadRecord::kSkip ? OnError::kSkip : OnError::kStop;
   options.threads = static_cast<unsigned>(std::max(0, config.runtime.threads));
   return options;
+}
+
+std::string job_hash(const config::TrainConfig& config, const Precision& precision) {
+  config::TrainConfig job = config;
+  job.runtime = {};
+  // As computed, not as asked for: auto may mean something else on the machine where the run goes on.
+  job.runtime.dtype = precision.activation == DType::kBF16 ? config::ComputeType::kBF16 : config::ComputeType::kF32;
+  job.runtime.backend = config.runtime.backend;
+  job.telemetry = {};
+  job.output = {};
+  job.output.dir = "-";
+  job.data.cache_dir = "-";
+  job.training.save_every = 0;
+  job.training.recompute = config::RecomputeLevel::kAuto;
+  FastHash hash;
+  hash.add(config::resolved_yaml(job));
+  return hash.hex();
 }
 
 StepOptions step_options(const config::TrainConfig& config) {

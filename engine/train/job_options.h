@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include "engine/config/train_config.h"
 #include "engine/data/dataset_builder.h"
@@ -13,6 +14,7 @@
 #include "engine/optimizers/optimizer.h"
 #include "engine/optimizers/schedule.h"
 #include "engine/session/model_session.h"
+#include "kernels/ops.h"
 #include "models/decoder/adapter_set.h"
 #include "models/tokenizer/chat.h"
 #include "models/tokenizer/tokenizer.h"
@@ -33,5 +35,9 @@ StepOptions step_options(const config::TrainConfig& config);
 /// records of messages are then refused one by one.
 std::optional<ChatFormat> chat_format(const config::TrainConfig& config, const Tokenizer& tokenizer);
 DType stored_dtype(config::StoredType type);
+
+/// Of the settings that change what is computed, as text: a run may be resumed with other threads, ranks, telemetry or
+/// output, not with another learning rate.
+std::string job_hash(const config::TrainConfig& config, const Precision& precision);
 
 }  // namespace lomu

@@ -33,7 +33,6 @@
 #include "kernels/philox.h"
 #include "models/decoder/decoder.h"
 #include "models/files/atomic_file.h"
-#include "models/files/hashing.h"
 #include "models/files/peft_adapter.h"
 
 namespace lomu {
@@ -43,25 +42,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-/// The settings that change what is computed, as text: a run may be resumed with other threads, ranks or output, not
-/// with another learning rate.
-std::string job_hash(const config::TrainConfig& config, const Precision& precision) {
-  config::TrainConfig job = config;
-  job.runtime = {};
-  // As computed, not as asked for: auto may mean something else on the machine where the run goes on.
-  job.runtime.dtype = precision.activation == DType::kBF16 ? config::ComputeType::kBF16 : config::ComputeType::kF32;
-  job.runtime.backend = config.runtime.backend;
-  job.telemetry = {};
-  job.output = {};
-  job.output.dir = "-";
-  job.data.cache_dir = "-";
-  job.training.save_every = 0;
-  job.training.recompute = config::RecomputeLevel::kAuto;
-  FastHash hash;
-  hash.add(config::resolved_yaml(job));
-  return hash.hex();
 }
 
 DecoderCapacity capacity_of(const config::TrainConfig& config, const TrainingData& data) {
@@ -135,9 +115,6 @@ class Run {
   void begin();
   void introduce() const;
   StepMetrics one_step(std::int64_t step);
-  [[nodiscard]] bool telemetry_at(std::int64_t step) const {
-    return config_.telemetry.every > 0 && step % config_.telemetry.every == 0;
-  }
   double run_micro_batches(const PlannedStep& planned, std::int64_t step);
   double validate(const std::string& when) { return validation_loss(data_, *decoder_, comm_, when); }
   /// Brings the factors to host memory and checks them. Collective.
@@ -217,14 +194,14 @@ void Run::restore() {
 
 void Run::introduce() const {
   const ModelConfig& model = session_.config();
-  std::int64_t trained = static_cast<std::int64_t>(adapters_.factors().size());
   fmt::print(stderr, "model      {} ({}, {} layers)\n", base_model(),
              human_count(static_cast<double>(session_.files().parameter_count())), model.num_layers);
   const auto full = std::count_if(adapters_.pairs().begin(), adapters_.pairs().end(), [](auto& p) { return p.full; });
   const auto sites = static_cast<std::int64_t>(adapters_.pairs().size()) - full;
   fmt::print(stderr, "adapter    {}{}{} parameters\n",
              sites > 0 ? fmt::format("rank {}, {} sites, ", config_.adapter.rank, sites) : "",
-             full > 0 ? fmt::format("{} weights in full, ", full) : "", human_count(static_cast<double>(trained)));
+             full > 0 ? fmt::format("{} weights in full, ", full) : "",
+             human_count(static_cast<double>(adapters_.factors().size())));
   for (const std::string& line : data_.report()) fmt::print(stderr, "data       {}\n", line);
   fmt::print(stderr, "compute    {} rank{} of {}\n", comm_.size(), comm_.size() == 1 ? "" : "s",
              session_.compute().text());
@@ -268,7 +245,8 @@ StepMetrics Run::one_step(std::int64_t step) {
   m.supervised = planned.supervised;
   m.loss = run_micro_batches(planned, step);
   const auto before_optimizer = Clock::now();
-  const StepTotals totals = sharded_->finish(step, m.lr, telemetry_at(step));
+  const bool telemetry = config_.telemetry.every > 0 && step % config_.telemetry.every == 0;
+  const StepTotals totals = sharded_->finish(step, m.lr, telemetry);
   m.optimizer_seconds = seconds_since(before_optimizer);
   m.seconds = seconds_since(start);
   m.tokens_per_second = static_cast<double>(m.tokens) / m.seconds;
