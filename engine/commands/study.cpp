@@ -92,6 +92,7 @@ Exit run_study(const StudyOptions& options) {
   if (world.rank() == 0) {
     fmt::print(stderr, "study      {}: {} runs, {} at once{}\n", study.file.string(), runs.size(), at_once,
                world.size() > 1 ? fmt::format(" on each of {} ranks", world.size()) : "");
+    fmt::print(stderr, "watch      tail -f {}/*.log\n", (out / "runs").string());
   }
   std::size_t before = 0;
   const bool whole = run_all(runs, first, stride, {at_once, threads},

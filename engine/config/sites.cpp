@@ -1,6 +1,7 @@
 #include "engine/config/sites.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -123,11 +124,19 @@ std::vector<std::string> read_full(const std::vector<std::string>& written) {
     if (chosen[i]) full.emplace_back(kOthers[i]);
   }
   if (sites.empty()) return full;
-  try {
-    for (std::string& site : read_sites(sites)) full.push_back(std::move(site));
-  } catch (const BadValue& bad) {
-    throw BadValue(bad.what(), "allowed: none or all alone, or embedding, head, norms, q, k, v, o, gate, up, down");
+  for (const std::string& part : sites) {
+    const std::string_view name = std::string_view(part).ends_with("_proj")
+                                      ? std::string_view(part).substr(0, part.size() - 5)
+                                      : std::string_view(part);
+    if (std::ranges::find(kSites, name) != kSites.end()) continue;
+    std::vector<std::string> names(kOthers.begin(), kOthers.end());
+    names.insert(names.end(), kSites.begin(), kSites.end());
+    const auto close = nearest(name, names);
+    throw BadValue(fmt::format("`{}` is no weight that can be trained in full", part),
+                   fmt::format("{}allowed: {}, or all or none alone",
+                               close ? fmt::format("did you mean `{}`? ", *close) : "", fmt::join(names, ", ")));
   }
+  for (std::string& site : read_sites(sites)) full.push_back(std::move(site));
   return full;
 }
 

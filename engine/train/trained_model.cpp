@@ -36,7 +36,7 @@ void add_product(const AdapterSet& adapters, const PairInfo& pair, std::int64_t 
 bool makes_a_model(const AdapterSet& adapters, const ModelFiles& files) {
   const bool has_pairs =
       std::any_of(adapters.pairs().begin(), adapters.pairs().end(), [](const PairInfo& p) { return !p.full; });
-  return !has_pairs || !fs::exists(files.path());
+  return !has_pairs || files.nowhere();
 }
 
 void write_trained_model(const fs::path& folder, const AdapterSet& adapters, const ModelFiles& files, DType dtype) {
@@ -60,7 +60,7 @@ void write_trained_model(const fs::path& folder, const AdapterSet& adapters, con
   if (files.gguf() != nullptr) {
     const TokenizerSpec tokenizer = read_tokenizer_spec(files.path());
     options.write_tokenizer = [tokenizer](const fs::path& to) { write_tokenizer_files(tokenizer, to); };
-  } else if (!fs::exists(files.path())) {
+  } else if (files.nowhere()) {
     options.write_tokenizer = [](const fs::path& to) { write_tokenizer_files(byte_tokenizer(), to); };
   }
   write_model_folder(folder, files, rows, options);

@@ -273,6 +273,9 @@ const ModelConfig& ModelFiles::config() const {
 const fs::path& ModelFiles::path() const {
   return impl_->path;
 }
+bool ModelFiles::nowhere() const {
+  return !impl_->gguf && !impl_->shards;
+}
 const GgufFile* ModelFiles::gguf() const {
   return impl_->gguf ? &*impl_->gguf : nullptr;
 }
@@ -310,7 +313,7 @@ EncodedRows ModelFiles::encoded_rows(WeightId id, std::int64_t first, std::int64
     const bool tied_head = id.kind == WeightKind::kLmHead && impl_->config.tie_word_embeddings;
     space.resize(rows.bytes());
     impl_->generate(tied_head ? WeightId{WeightKind::kEmbed, 0} : id, first * shape.cols,
-                  {reinterpret_cast<float*>(space.data()), space.size() / sizeof(float)});
+                    {reinterpret_cast<float*>(space.data()), space.size() / sizeof(float)});
     rows.data = space.data();
     return rows;
   }

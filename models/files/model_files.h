@@ -43,6 +43,8 @@ class ModelFiles {
   [[nodiscard]] const ModelConfig& config() const;
   [[nodiscard]] const std::filesystem::path& path() const;
 
+  /// Whether no file is behind this model: random() or untrained().
+  [[nodiscard]] bool nowhere() const;
   /// The GGUF behind this model (its tokenizer is in there), or null for a folder.
   [[nodiscard]] const GgufFile* gguf() const;
 

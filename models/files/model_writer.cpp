@@ -126,7 +126,7 @@ RoundingReport write_model_folder(const fs::path& folder, const ModelFiles& sour
   }
   const ModelConfig& config = source.config();
   // A GGUF, or a model that is nowhere, has no folder to copy from.
-  const bool is_folder = fs::is_directory(source.path());
+  const bool is_folder = source.gguf() == nullptr && !source.nowhere();
   const std::string config_text = is_folder ? config_json_with_dtype(source.path() / "config.json", options.dtype)
                                             : config_json_from(config, options.dtype);
 

@@ -177,7 +177,8 @@ TEST_F(FromScratch, RefusesSizesThatDoNotFit) {
   refused({"model.path=model"}, "`model.path` has an effect only with `model.start: files`");
   refused({"adapter.targets=none", "adapter.full=none"}, "nothing is trained");
   refused({"adapter.full=q"}, "q is both a target and trained in full");
-  refused({"adapter.full=nose"}, "`nose`");
+  refused({"adapter.full=nose"}, "`nose` is no weight that can be trained in full");
+  refused({"adapter.full=embeding"}, "did you mean `embedding`?");
 }
 
 TEST(FullWeights, OfAFinetunedModelComeBackWithTheAdapter) {
