@@ -4,17 +4,17 @@
 #include <filesystem>
 #include <vector>
 
+#include "engine/commands/compute_options.h"
 #include "kernels/error.h"
-
-namespace CLI {
-class App;
-}
 
 namespace lomu {
 
 struct ReportOptions {
   std::vector<std::filesystem::path> runs;
   std::filesystem::path out;  ///< empty: report.html
+  int samples = 0;            ///< records of each run that its models are asked to answer
+  int sample_tokens = 64;     ///< of each answer
+  ComputeOptions compute;     ///< of the answers
 };
 
 /// Adds `report` and its options to `program`; parsing fills `options`. Returns the command.

@@ -245,7 +245,7 @@ void build_dataset(const DatasetFile& file, const DataOptions& options, const Re
   DataReport report;
   report.source = options.source.string();
   Writer writer(file);
-  if (options.source.extension() == ".txt") {
+  if (is_plain_text(options.source)) {
     take_text(source, tokenizer, report, writer);
   } else {
     take_records(source, options, tokenizer, report, writer);

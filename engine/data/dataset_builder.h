@@ -1,6 +1,6 @@
-// Makes the file of a Dataset out of a JSONL file, on all cores, or out of a plain text (.txt), which is cut into windows;
-// or finds the one made before. Of the ranks that share
-// a cache folder one builds, and the others open() the file afterwards: that order is the caller's to keep.
+// Makes the file of a Dataset out of a JSONL file, on all cores, or out of a plain text (.txt), which is cut into
+// windows; or finds the one made before. Of the ranks that share a cache folder one builds, and the others open() the
+// file afterwards: that order is the caller's to keep.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,11 @@ struct DataOptions {
   OnError on_error = OnError::kStop;
   unsigned threads = 0;  ///< 0: one for each core
 };
+
+/// Whether this source is a text without records, by its name.
+inline bool is_plain_text(const std::filesystem::path& source) {
+  return source.extension() == ".txt";
+}
 
 /// Where a data set's file is or will be, and the key it must have.
 struct DatasetFile {

@@ -15,8 +15,34 @@ svg .grid { stroke: currentColor; opacity: .15; }
 table { border-collapse: collapse; margin: 1em 0; } th, td { padding: .2em .8em; text-align: right; }
 th { border-bottom: 1px solid; font-weight: 600; } td:first-child, th:first-child { text-align: left; }
 pre { overflow: auto; padding: 1em; border: 1px solid; border-radius: .4em; font-size: 13px; opacity: .9; }
+.texts { table-layout: fixed; width: 100%; }
+.texts td, .texts th { text-align: left; vertical-align: top; }
+.texts td { white-space: pre-wrap; overflow-wrap: anywhere; border-bottom: 1px solid; font: 13px/1.4 monospace; }
 .verdict li { margin: .3em 0; } .best { font-weight: 700; } footer { opacity: .7; font-size: .9em; }
 )";
+
+std::string head_row(const std::vector<std::string>& head) {
+  std::string html = "<tr>";
+  for (const std::string& cell : head) html += fmt::format("<th>{}</th>", escaped(cell));
+  return html + "</tr>\n";
+}
+
+/// Escaped, with pictures for the control characters that HTML does not allow.
+std::string visible(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte == 0x7f) {
+      out += "\xe2\x90\xa1";  // U+2421
+    } else if (byte < 0x20 && c != '\n' && c != '\t') {
+      out += "\xe2\x90";  // U+2400 + c
+      out += static_cast<char>(0x80 + byte);
+    } else {
+      out += c;
+    }
+  }
+  return escaped(out);
+}
 
 }  // namespace
 
@@ -43,15 +69,23 @@ std::string page_beginning(std::string_view title) {
 }
 
 std::string html_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows) {
-  std::string html = "<table><tr>";
-  for (const std::string& cell : head) html += fmt::format("<th>{}</th>", escaped(cell));
-  html += "</tr>\n";
+  std::string html = "<table>" + head_row(head);
   for (const auto& row : rows) {
     html += "<tr>";
     for (const std::string& cell : row) {
       const bool best = cell.starts_with('*');
       html += fmt::format("<td{}>{}</td>", best ? " class=\"best\"" : "", escaped(best ? cell.substr(1) : cell));
     }
+    html += "</tr>\n";
+  }
+  return html + "</table>\n";
+}
+
+std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows) {
+  std::string html = "<table class=\"texts\">" + head_row(head);
+  for (const auto& row : rows) {
+    html += "<tr>";
+    for (const std::string& cell : row) html += fmt::format("<td>{}</td>", visible(cell));
     html += "</tr>\n";
   }
   return html + "</table>\n";

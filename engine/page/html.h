@@ -17,4 +17,8 @@ std::string page_beginning(std::string_view title);
 /// Cells are text, not HTML; one that begins with * is shown bold, without it.
 std::string html_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows);
 
+/// A table to read: cells are text as it is, with its line ends, and may be long. Control characters are shown as the
+/// pictures that Unicode has of them.
+std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows);
+
 }  // namespace lomu

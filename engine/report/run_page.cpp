@@ -149,7 +149,8 @@ std::string telemetry_section(std::span<const RunHistory> runs, std::span<const 
 
 }  // namespace
 
-std::string page_of_runs(std::span<const RunHistory> runs, const std::string& provenance) {
+std::string page_of_runs(std::span<const RunHistory> runs, const std::string& provenance,
+                         std::span<const RunSamples> samples) {
   const std::vector<std::string> names = names_of(runs, false);
   const std::vector<std::string> legend = names_of(runs, true);
   std::string html = page_beginning(runs.size() == 1 ? names.front() : fmt::format("{} runs", runs.size()));
@@ -168,6 +169,7 @@ std::string page_of_runs(std::span<const RunHistory> runs, const std::string& pr
   html +=
       "<p>Values far above the others are cut off at the top. Long runs are drawn in groups of steps: the line is "
       "their mean, the band what lies between the least and the largest.</p>\n";
+  if (!samples.empty()) html += "<h2>Samples</h2>\n" + samples_section(samples, names);
   html += "<h2>Telemetry</h2>\n" + telemetry_section(runs, names, legend);
   return html + fmt::format("<footer>{}</footer>\n", escaped(provenance));
 }

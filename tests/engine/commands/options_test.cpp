@@ -9,12 +9,14 @@
 #include "engine/commands/generate.h"
 #include "engine/commands/inspect.h"
 #include "engine/commands/plan.h"
+#include "engine/commands/report_runs.h"
 #include "engine/commands/train.h"
 #include "engine/commands/verify.h"
 
 namespace lomu {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -102,6 +104,23 @@ TEST(ExportOptions, NameSourceAndTarget) {
   EXPECT_THROW(parsed<ExportOptions>("export a --out x --device gpu"), UsageError);
 }
 
+TEST(ReportOptions, AreRunsAndSamples) {
+  const auto options =
+      parsed<ReportOptions>("report runs/a runs/b --samples 3 --sample-tokens 9 --device cpu --dtype f32 --threads 2");
+  EXPECT_THAT(options.runs, ElementsAre("runs/a", "runs/b"));
+  EXPECT_EQ(options.samples, 3);
+  EXPECT_EQ(options.sample_tokens, 9);
+  EXPECT_EQ(options.compute.device, config::DeviceName::kCpu);
+  EXPECT_EQ(options.compute.dtype, config::ComputeType::kF32);
+  EXPECT_EQ(options.compute.threads, 2);
+  EXPECT_EQ(parsed<ReportOptions>("report a").samples, 0);
+  EXPECT_EQ(parsed<ReportOptions>("report a --samples 1").sample_tokens, 64);
+  EXPECT_THROW(parsed<ReportOptions>("report"), CLI::RequiredError);
+  EXPECT_THROW(parsed<ReportOptions>("report a --samples -1"), CLI::ValidationError);
+  EXPECT_THROW(parsed<ReportOptions>("report a --samples 1 --sample-tokens 0"), CLI::ValidationError);
+  EXPECT_THROW(parsed<ReportOptions>("report a --sample-tokens 9"), CLI::RequiresError);
+}
+
 TEST(VerifyOptions, KnowTheirCases) {
   EXPECT_EQ(parsed<VerifyOptions>("verify").kind, VerifyKind::kAll);
   const auto options = parsed<VerifyOptions>("verify model f --weights w --json --backend cpu");
@@ -128,6 +147,7 @@ TEST(Help, ShowsExamplesForEveryCommand) {
   EXPECT_THAT(help<GenerateOptions>(), HasSubstr("lomu generate --model"));
   EXPECT_THAT(help<InspectOptions>(), HasSubstr("lomu inspect --model"));
   EXPECT_THAT(help<ExportOptions>(), HasSubstr("lomu export runs/quickstart"));
+  EXPECT_THAT(help<ReportOptions>(), AllOf(HasSubstr("lomu report runs/quickstart"), HasSubstr("--samples")));
   EXPECT_THAT(help<VerifyOptions>(), HasSubstr("lomu verify lora-muon"));
 }
 
