@@ -34,6 +34,7 @@ PairReport step_matrix(const PairView& matrix, const StepInfo& info, const Optim
   report.grad_norm_squared = gram.grad_norm_squared;
   report.update_norm_squared = reach * reach * sign.norm_squared;
   report.relative_step_left = relative_step(report.update_norm_squared, norm_squared);
+  if (info.telemetry) describe_momentum(MomentumSide::kLeft, sign.spectrum, report.figures);
   return report;
 }
 

@@ -39,6 +39,10 @@ PairReport step_pair(const PairView& pair, const StepInfo& info, const Optimizer
   report.update_norm_squared = left_step + right_step;
   report.relative_step_left = relative_step(left_step, left_norm_squared);
   report.relative_step_right = relative_step(right_step, right_norm_squared);
+  if (info.telemetry) {
+    describe_momentum(MomentumSide::kLeft, left_sign.spectrum, report.figures);
+    describe_momentum(MomentumSide::kRight, right_sign.spectrum, report.figures);
+  }
   return report;
 }
 

@@ -37,21 +37,6 @@ PairFigures describe_pair(const PairView& pair) {
   return figures;
 }
 
-/// Quantiles from `first` on, and the share that Newton-Schulz misses.
-void describe_momentum(std::span<const double> sigma, Figure first, Figure missed, PairFigures& figures) {
-  double sum = 0.0;
-  for (const double value : sigma) sum += value * value;
-  const double norm = std::sqrt(sum);
-  if (!(norm > 0.0)) return;
-  constexpr std::array kShares = {0.0, 0.1, 0.5, 0.9, 1.0};
-  for (std::size_t i = 0; i < kShares.size(); ++i) {
-    figures.values()[static_cast<std::size_t>(first) + i] = quantile(sigma, kShares[i]) / norm;
-  }
-  const auto count =
-      std::count_if(sigma.begin(), sigma.end(), [&](double value) { return value < kMissedByNewtonSchulz * norm; });
-  figures[missed] = static_cast<double>(count) / static_cast<double>(sigma.size());
-}
-
 /// A factor beside its step, both scaled to norm 1 where they are not zero, so that their Gram can be decomposed
 /// however short the step is.
 struct Joint {
@@ -137,9 +122,26 @@ std::vector<PairFigures> describe_factors(std::span<const PairView> pairs) {
   return all;
 }
 
+void describe_momentum(MomentumSide side, std::span<const double> singular_values, PairFigures& figures) {
+  double sum = 0.0;
+  for (const double value : singular_values) sum += value * value;
+  const double norm = std::sqrt(sum);
+  if (!(norm > 0.0)) return;
+  const bool left = side == MomentumSide::kLeft;
+  const auto first = static_cast<std::size_t>(left ? Figure::kMomentumLeftSmallest : Figure::kMomentumRightSmallest);
+  constexpr std::array kShares = {0.0, 0.1, 0.5, 0.9, 1.0};
+  for (std::size_t i = 0; i < kShares.size(); ++i) {
+    figures.values()[first + i] = quantile(singular_values, kShares[i]) / norm;
+  }
+  const auto count =
+      std::ranges::count_if(singular_values, [&](double value) { return value < kMissedByNewtonSchulz * norm; });
+  figures[left ? Figure::kMissedLeft : Figure::kMissedRight] =
+      static_cast<double>(count) / static_cast<double>(singular_values.size());
+}
+
 void describe_step(const SideOfStep& left, const SideOfStep& right, double scale, double eta, PairFigures& figures) {
-  describe_momentum(left.whitened, Figure::kMomentumLeftSmallest, Figure::kMissedLeft, figures);
-  describe_momentum(right.whitened, Figure::kMomentumRightSmallest, Figure::kMissedRight, figures);
+  describe_momentum(MomentumSide::kLeft, left.whitened, figures);
+  describe_momentum(MomentumSide::kRight, right.whitened, figures);
   const double reach = eta / (2.0 * scale);
   const Joint p = joint_of(left, reach);
   const Joint q = joint_of(right, reach);

@@ -74,6 +74,12 @@ double quantile(std::span<const double> values, double q);
 /// factors that are not finite give figures that are not.
 std::vector<PairFigures> describe_factors(std::span<const PairView> pairs);
 
+/// Which momentum: that of P, or of a dense matrix; or that of Q.
+enum class MomentumSide : std::uint8_t { kLeft, kRight };
+
+/// The figures of the momentum Y of a side, from its singular values, ascending; none for a momentum that is zero.
+void describe_momentum(MomentumSide side, std::span<const double> singular_values, PairFigures& figures);
+
 /// What one side of a LoRA-Muon step was made from: dX = -reach (direction K) for a factor X.
 struct SideOfStep {
   const SmallMatrix& factor;         ///< X^T X

@@ -125,6 +125,28 @@ TEST(PairFigures, OfNewtonSchulzHaveTheExactSpectrum) {
   EXPECT_NEAR(recursions[Figure::kStepSize], exact[Figure::kStepSize], 0.01);
 }
 
+TEST(PairFigures, OfMuonHaveTheSpectrumOfTheMomentumItself) {
+  OptimizerOptions options = plain();
+  options.name = OptimizerKind::kMuonFactors;
+  const OwnedPair pair = seeded_pair(79, 40, 30, 5);
+  const PairFigures factors = step_figures(pair, options);
+  expect_momentum(direction_of(pair, false), factors, Figure::kMomentumLeftSmallest, Figure::kMissedLeft);
+  expect_momentum(direction_of(pair, true), factors, Figure::kMomentumRightSmallest, Figure::kMissedRight);
+
+  options.name = OptimizerKind::kMuon;
+  for (const auto orthogonalizer : {Orthogonalizer::kExact, Orthogonalizer::kNewtonSchulz}) {
+    options.orthogonalizer = orthogonalizer;
+    for (const auto& [m, n] : {std::array<std::int64_t, 2>{40, 30}, {30, 44}}) {
+      std::mt19937_64 random(80);
+      const OwnedPair matrix = random_matrix(random, m, n);
+      const Dense direction = 0.9 * Dense(matrix.state.data(), m, n) + 0.1 * Dense(matrix.grad_left.data(), m, n);
+      const PairFigures dense = step_figures(matrix, options);
+      expect_momentum(direction, dense, Figure::kMomentumLeftSmallest, Figure::kMissedLeft);
+      EXPECT_TRUE(std::isnan(dense[Figure::kMomentumRightMedian]));
+    }
+  }
+}
+
 TEST(PairFigures, CountWhatFiveNewtonSchulzStepsMiss) {
   std::mt19937_64 random(74);
   OwnedPair pair = random_pair(random, 60, 50, 6);
