@@ -7,8 +7,8 @@
 
 namespace lomu {
 
-/// Exit codes of the program: 0 done, 1 a check or a run failed, 2 it was used wrongly.
-enum class Exit : int { kDone = 0, kFailed = 1, kUsage = 2 };
+/// Exit codes of the program: 0 done, 1 a check or a run failed, 2 it was used wrongly, 3 numbers stopped being finite.
+enum class Exit : int { kDone = 0, kFailed = 1, kUsage = 2, kDiverged = 3 };
 
 /// Base of every error Lomu throws on purpose.
 /// what():  one sentence. where(): "file:line", a YAML path, a tensor name; may be empty. hint(): what to do; may be
@@ -62,7 +62,8 @@ class MemoryError : public Error {
 /// NaN, infinity, or a matrix that has no factorisation. `where` names the step and tensor.
 class NumericError : public Error {
  public:
-  using Error::Error;
+  explicit NumericError(std::string what, std::string where = {}, std::string hint = {})
+      : Error(std::move(what), std::move(where), std::move(hint), Exit::kDiverged) {}
 };
 
 /// A collective failed, timed out, or another rank ended.

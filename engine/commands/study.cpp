@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include "comm/bootstrap.h"
 #include "engine/commands/commit.h"
@@ -41,6 +42,36 @@ void show(const StudyRecord& record, const Study& study, bool was_done, std::siz
       stderr, "[{:>4}/{}] {}  {}{}\n", done, all, record.id, result,
       was_done ? "  (done before)" : fmt::format("  {}  ETA {}", human_duration(record.seconds), human_duration(eta)));
 }
+
+/// The runs under way: on a terminal one line that stays the last, elsewhere a line a minute.
+class UnderWay {
+ public:
+  void show(std::span<const StudyRun* const> runs) {
+    const auto now = std::chrono::steady_clock::now();
+    if (!terminal_ && now - shown_ < std::chrono::minutes(1)) return;
+    shown_ = now;
+    std::string text;
+    for (const StudyRun* run : runs)
+      text += fmt::format("{}{}  {}", text.empty() ? "" : " | ", run->id, progress_of(*run));
+    if (!terminal_) {
+      fmt::print(stderr, "running    {}\n", text);
+      return;
+    }
+    const std::size_t width = terminal_width(stderr);
+    if (text.size() >= width) text.resize(width - 1);
+    fmt::print(stderr, "\r\033[K{}", text);
+    std::fflush(stderr);
+    on_line_ = true;
+  }
+  void clear() {
+    if (std::exchange(on_line_, false)) fmt::print(stderr, "\r\033[K");
+  }
+
+ private:
+  bool terminal_ = is_terminal(stderr);
+  bool on_line_ = false;
+  std::chrono::steady_clock::time_point shown_ = std::chrono::steady_clock::now();
+};
 
 /// Writes results.jsonl and the page from the records of all runs. Returns how many are missing.
 std::size_t write_results(const Study& study, const std::vector<StudyRun>& runs, const fs::path& out,
@@ -95,13 +126,20 @@ Exit run_study(const StudyOptions& options) {
     fmt::print(stderr, "watch      tail -f {}/*.log\n", (out / "runs").string());
   }
   std::size_t before = 0;
-  const bool whole = run_all(runs, first, stride, {at_once, threads},
-                             [&](const StudyRecord& record, bool was_done, std::size_t done, double seconds) {
-                               before += was_done ? 1 : 0;
-                               const auto made = static_cast<double>(std::max<std::size_t>(1, done - before));
-                               const double eta = seconds / made * static_cast<double>(mine - done);
-                               if (world.rank() == 0) show(record, study, was_done, done, mine, eta);
-                             });
+  UnderWay under_way;
+  const auto on_done = [&](const StudyRecord& record, bool was_done, std::size_t done, double seconds) {
+    before += was_done ? 1 : 0;
+    const auto made = static_cast<double>(std::max<std::size_t>(1, done - before));
+    const double eta = seconds / made * static_cast<double>(mine - done);
+    if (world.rank() != 0) return;
+    under_way.clear();
+    show(record, study, was_done, done, mine, eta);
+  };
+  const auto on_second = [&](std::span<const StudyRun* const> now) {
+    if (world.rank() == 0) under_way.show(now);
+  };
+  const bool whole = run_all(runs, first, stride, {at_once, threads}, on_done, on_second);
+  under_way.clear();
   if (!whole) {
     fmt::print(stderr, "stopped    what has finished is kept: the same command goes on from there\n");
     return Exit::kFailed;

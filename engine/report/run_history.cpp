@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
 
+#include <charconv>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -91,6 +92,16 @@ std::map<std::string, std::string> read_summary(const fs::path& file) {
 }
 
 }  // namespace
+
+std::optional<int> layer_of(std::string_view name) {
+  constexpr std::string_view kBefore = "layers.";
+  const std::size_t at = name.find(kBefore);
+  if (at == std::string_view::npos) return std::nullopt;
+  const std::string_view rest = name.substr(at + kBefore.size());
+  int layer = 0;
+  const auto read = std::from_chars(rest.data(), rest.data() + rest.size(), layer);
+  return read.ec == std::errc() ? std::optional(layer) : std::nullopt;
+}
 
 RunHistory read_run(const fs::path& folder) {
   std::error_code error;

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace lomu {
@@ -30,6 +32,9 @@ struct RunHistory {
   std::vector<HistoryStep> steps;              ///< at least one
   std::map<std::string, std::string> summary;  ///< "peak_bytes" -> "12345"; empty where the run has not ended
 };
+
+/// The number after "layers." in the name of a pair; nothing where there is none.
+std::optional<int> layer_of(std::string_view name);
 
 /// Throws UsageError where `folder` holds no run or one without a step, FormatError naming file and line for what
 /// cannot be read, except a last line that was cut.

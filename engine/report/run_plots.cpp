@@ -1,7 +1,6 @@
 #include "engine/report/run_plots.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -57,17 +56,6 @@ std::string plotted(std::span<const RunHistory> runs, std::span<const std::strin
     if (!points.empty()) plot.lines.push_back({names[i], grouped(points), std::nullopt});
   }
   return plot.lines.empty() ? std::string() : svg_of(plot);
-}
-
-/// The number after "layers." in the name of a pair.
-std::optional<int> layer_of(std::string_view name) {
-  constexpr std::string_view kBefore = "layers.";
-  const std::size_t at = name.find(kBefore);
-  if (at == std::string_view::npos) return std::nullopt;
-  const std::string_view rest = name.substr(at + kBefore.size());
-  int layer = 0;
-  const auto read = std::from_chars(rest.data(), rest.data() + rest.size(), layer);
-  return read.ec == std::errc() ? std::optional(layer) : std::nullopt;
 }
 
 }  // namespace

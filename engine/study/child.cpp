@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <ctime>
 #include <string_view>
 
 #include "kernels/error.h"
@@ -71,11 +72,16 @@ pid_t start_child(const std::vector<std::string>& arguments, const std::filesyst
   ::_exit(127);
 }
 
-std::optional<EndedChild> wait_for_child() {
-  int status = 0;
-  const pid_t pid = ::waitpid(-1, &status, 0);
-  if (pid <= 0) return std::nullopt;
-  return EndedChild{pid, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status)};
+std::optional<EndedChild> wait_for_child(std::chrono::milliseconds patience) {
+  const auto end = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    int status = 0;
+    const pid_t pid = ::waitpid(-1, &status, WNOHANG);
+    if (pid > 0) return EndedChild{pid, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status)};
+    if (pid < 0 || std::chrono::steady_clock::now() >= end) return std::nullopt;
+    constexpr timespec kPause{0, 20'000'000};
+    if (::nanosleep(&kPause, nullptr) != 0) return std::nullopt;
+  }
 }
 
 void end_child(pid_t pid) {

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -19,8 +20,8 @@ struct EndedChild {
   int exit_code = 0;  ///< 128 + signal if one ended it
 };
 
-/// Waits for any child. Nothing: a signal came first, or there is none.
-std::optional<EndedChild> wait_for_child();
+/// Waits for any child. Nothing: none ended within `patience`, a signal came first, or there is none.
+std::optional<EndedChild> wait_for_child(std::chrono::milliseconds patience);
 
 void end_child(pid_t pid);
 

@@ -3,23 +3,26 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 
 namespace lomu {
 namespace {
 
-std::optional<double> middle_of(std::vector<double> values) {
-  if (values.empty()) return std::nullopt;
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : 0.5 * (values[half - 1] + values[half]);
-}
-
 std::string at(const StudyRecord& record, const std::string& key) {
   const auto found = record.at.find(key);
   return found == record.at.end() ? std::string() : found->second;
+}
+
+/// The logarithm of a text that is a positive number.
+std::optional<double> log_of(const std::string& text) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0' || !(value > 0) || !std::isfinite(value)) return std::nullopt;
+  return std::log(value);
 }
 
 bool is_less(const std::string& a, const std::string& b) {
@@ -35,7 +38,7 @@ bool is_less(const std::string& a, const std::string& b) {
 
 std::optional<double> StudyPoint::median() const {
   if (values.size() <= without) return std::nullopt;
-  return middle_of(values);
+  return median_of(values);
 }
 
 std::optional<std::size_t> StudyCurve::best() const {
@@ -45,6 +48,25 @@ std::optional<std::size_t> StudyCurve::best() const {
     if (value && (!found || *value < *points[*found].median())) found = i;
   }
   return found;
+}
+
+std::optional<double> StudyCurve::optimum() const {
+  const auto middle = best();
+  if (!middle || *middle == 0 || *middle + 1 >= points.size()) return std::nullopt;
+  std::array<double, 3> x{}, y{};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const StudyPoint& point = points[*middle - 1 + i];
+    const auto place = log_of(point.x);
+    const auto value = point.median();
+    if (!place || !value) return std::nullopt;
+    x[i] = *place;
+    y[i] = *value;
+  }
+  // Divided differences: rising from left to right, as the middle is the lowest; flat when all three are the same.
+  const double left = (y[1] - y[0]) / (x[1] - x[0]);
+  const double right = (y[2] - y[1]) / (x[2] - x[1]);
+  if (!(right > left)) return std::exp(x[1]);
+  return std::exp((x[0] + x[1]) / 2 - left * (x[2] - x[0]) / (2 * (right - left)));
 }
 
 std::vector<StudyCurve> curves_of(const Study& study, std::span<const StudyRecord> records) {
@@ -80,6 +102,26 @@ std::vector<StudyCurve> curves_of(const Study& study, std::span<const StudyRecor
   return curves;
 }
 
+std::optional<double> exponent_of(std::span<const std::string> lines, std::span<const std::optional<double>> values) {
+  std::vector<double> x, y;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const auto place = log_of(lines[i]);
+    if (!place || !values[i]) continue;
+    x.push_back(*place);
+    y.push_back(std::log(*values[i]));
+  }
+  if (x.size() < 3) return std::nullopt;
+  const auto count = static_cast<double>(x.size());
+  const double mean_x = std::accumulate(x.begin(), x.end(), 0.0) / count;
+  const double mean_y = std::accumulate(y.begin(), y.end(), 0.0) / count;
+  double xx = 0, xy = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    xx += (x[i] - mean_x) * (x[i] - mean_x);
+    xy += (x[i] - mean_x) * (y[i] - mean_y);
+  }
+  return xy / xx;
+}
+
 std::vector<Transfer> transfer_of(std::span<const StudyCurve> curves) {
   std::vector<Transfer> all;
   for (const StudyCurve& curve : curves) {
@@ -91,6 +133,7 @@ std::vector<Transfer> transfer_of(std::span<const StudyCurve> curves) {
     const auto best = curve.best();
     transfer.lines.push_back(curve.line);
     transfer.best.push_back(best);
+    transfer.optimum.push_back(curve.optimum());
     const double nan = std::numeric_limits<double>::quiet_NaN();
     transfer.best_x.push_back(best ? curve.points[*best].x : std::string());
     transfer.best_value.push_back(best ? *curve.points[*best].median() : nan);
@@ -105,6 +148,7 @@ std::vector<Transfer> transfer_of(std::span<const StudyCurve> curves) {
     if (best) transfer.at_the_edge = transfer.at_the_edge || *best == 0 || *best + 1 == curve.points.size();
   }
   for (Transfer& transfer : all) {
+    transfer.exponent = exponent_of(transfer.lines, transfer.optimum);
     std::vector<std::size_t> places;
     for (const auto& best : transfer.best) {
       if (best) places.push_back(*best);
@@ -145,7 +189,7 @@ std::vector<Invariance> invariance_of(const Study& study, std::span<const StudyR
         const auto here = value_at(point.x, repeat);
         if (first && here) changes.push_back(std::abs(*here - *first));
       }
-      found.change.push_back(middle_of(changes));
+      found.change.push_back(changes.empty() ? std::nullopt : std::optional(median_of(changes)));
       if (found.change.back()) found.largest = std::max(found.largest.value_or(0), *found.change.back());
     }
   }

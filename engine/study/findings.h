@@ -29,10 +29,18 @@ struct StudyCurve {
 
   /// Index of the point with the least median; nothing when none has one.
   [[nodiscard]] std::optional<std::size_t> best() const;
+
+  /// Where the parabola in log x through the best point and its neighbours is lowest; nothing when a neighbour is
+  /// missing or has no median, or x is no positive number.
+  [[nodiscard]] std::optional<double> optimum() const;
 };
 
 /// One curve for each variant and line, in the order of the study; points in the order of the axis.
 std::vector<StudyCurve> curves_of(const Study& study, std::span<const StudyRecord> records);
+
+/// e in value = constant x line^e, by least squares in logarithms over the lines that have a value; nothing with fewer
+/// than three of them, or where lines are no positive numbers.
+std::optional<double> exponent_of(std::span<const std::string> lines, std::span<const std::optional<double>> values);
 
 /// For a variant: what its curves say about transfer.
 struct Transfer {
@@ -44,7 +52,9 @@ struct Transfer {
   std::vector<std::string> worst_spread;         ///< largest - smallest of the repeats there, as text
   /// Loss at the best x of the first line, minus the line's own best; NaN where that point has no value.
   std::vector<double> cost_of_keeping;
-  std::size_t moved = 0;     ///< largest distance of two best points, in steps of the grid
+  std::vector<std::optional<double>> optimum;  ///< of each line, between the points of the grid
+  std::optional<double> exponent;              ///< of the optimum over the lines
+  std::size_t moved = 0;                       ///< largest distance of two best points, in steps of the grid
   bool at_the_edge = false;  ///< a best point is the first or last of the grid: the optimum may lie beyond
 };
 std::vector<Transfer> transfer_of(std::span<const StudyCurve> curves);

@@ -19,7 +19,7 @@ namespace {
 constexpr std::string_view kSection = "study:";
 const std::vector<std::string> kKeys = {"claim",  "question", "metric",   "x",    "lines",
                                         "repeat", "axes",     "variants", "quick"};
-const std::vector<std::string> kQuestions = {"transfer", "invariance"};
+const std::vector<std::string> kQuestions = {"transfer", "invariance", "spectra"};
 const std::vector<std::string> kMetrics = {"validation_loss", "training_loss"};
 
 /// The text in two, each with empty lines where the other has its own: line numbers stay what they are.
@@ -42,6 +42,11 @@ Parts split(const std::string& text) {
   return parts;
 }
 
+StudyQuestion question_of(const std::string& word) {
+  if (word == "invariance") return StudyQuestion::kInvariance;
+  return word == "spectra" ? StudyQuestion::kSpectra : StudyQuestion::kTransfer;
+}
+
 class Reader {
  public:
   Reader(std::string file, bool quick) : file_(std::move(file)), quick_(quick) {}
@@ -53,8 +58,7 @@ class Reader {
     }
     for (const auto& item : section) known(item.first, kKeys, "study");
     study.claim = text(section, "claim", "");
-    study.question =
-        choice(section, "question", kQuestions) == "transfer" ? StudyQuestion::kTransfer : StudyQuestion::kInvariance;
+    study.question = question_of(choice(section, "question", kQuestions));
     study.metric = choice(section, "metric", kMetrics);
     study.axes = axes_of(section["axes"], "study.axes");
     study.variants = variants_of(section["variants"]);

@@ -27,6 +27,7 @@ struct StudyVariant {
 enum class StudyQuestion : std::uint8_t {
   kTransfer,    ///< does the best value of `x` stand still along `lines`, and what is lost by keeping it?
   kInvariance,  ///< how far does the result move along `x`?
+  kSpectra,     ///< what does the momentum look like, over training, by depth, along `x`? Needs telemetry
 };
 
 struct Study {

@@ -10,6 +10,7 @@
 #include "engine/page/html.h"
 #include "engine/page/plot.h"
 #include "engine/study/findings.h"
+#include "engine/study/study_spectra.h"
 
 namespace lomu {
 namespace {
@@ -105,6 +106,23 @@ std::string medians_of(const Study& study, std::span<const StudyCurve> curves) {
   return html;
 }
 
+/// Where the optima lie between the points of the grid; empty when fewer than two are known.
+std::string between_sentence(const Transfer& t, const std::string& along) {
+  std::string places;
+  double least = INFINITY, most = 0;
+  std::size_t known = 0;
+  for (std::size_t i = 0; i < t.lines.size(); ++i) {
+    if (!t.optimum[i]) continue;
+    places += fmt::format("{}{} {}: {:.3g}", known++ > 0 ? ", " : "", along, t.lines[i], *t.optimum[i]);
+    least = std::min(least, *t.optimum[i]);
+    most = std::max(most, *t.optimum[i]);
+  }
+  if (known < 2) return "";
+  const std::string law = t.exponent ? fmt::format(", about as {}^{:.2f}", along, *t.exponent) : "";
+  return fmt::format(" Between the points of the grid it moves by a factor of {:.2f}{} ({}).", most / least, law,
+                     places);
+}
+
 std::vector<std::string> transfer_sentences(const Study& study, std::span<const StudyCurve> curves) {
   std::vector<std::string> sentences;
   const std::string x = last_word(study.x);
@@ -141,8 +159,9 @@ std::vector<std::string> transfer_sentences(const Study& study, std::span<const 
     const std::string kept = cost > 0 ? fmt::format("costs at most {:.4f} (at {} {})", cost, along, t.lines[worst])
                                       : std::string("costs nothing that the grid can show");
     sentences.push_back(
-        fmt::format("{}: the best {} {} ({}). Keeping that of {} {} everywhere {}{}.{}", t.variant, x, how, path, along,
-                    t.lines.front(), kept, unknown ? ", and diverges or was not run in places" : "",
+        fmt::format("{}: the best {} {} ({}).{} Keeping that of {} {} everywhere {}{}.{}", t.variant, x, how, path,
+                    between_sentence(t, along), along, t.lines.front(), kept,
+                    unknown ? ", and diverges or was not run in places" : "",
                     t.at_the_edge ? " A best value lies at the edge of the grid: the optimum may be beyond." : ""));
   }
   return sentences;
@@ -164,10 +183,17 @@ std::vector<std::string> invariance_sentences(const Study& study, std::span<cons
   return sentences;
 }
 
+std::vector<std::string> answers_of(const Study& study, std::span<const StudyRecord> records) {
+  switch (study.question) {
+    case StudyQuestion::kTransfer: return transfer_sentences(study, curves_of(study, records));
+    case StudyQuestion::kInvariance: return invariance_sentences(study, records);
+    case StudyQuestion::kSpectra: return spectra_sentences(study, records);
+  }
+  return {};
+}
+
 std::vector<std::string> sentences_of(const Study& study, std::span<const StudyRecord> records) {
-  std::vector<std::string> sentences = study.question == StudyQuestion::kTransfer
-                                           ? transfer_sentences(study, curves_of(study, records))
-                                           : invariance_sentences(study, records);
+  std::vector<std::string> sentences = answers_of(study, records);
   std::size_t failed = 0;
   for (const StudyRecord& r : records) failed += !r.failure.empty() && !r.diverged ? 1 : 0;
   if (failed > 0) {
@@ -221,6 +247,7 @@ std::string page_of(const Study& study, std::span<const StudyRecord> records, co
   if (study.question == StudyQuestion::kInvariance) {
     html += "<h2>How far the result moves</h2>\n" + invariance_table(study, records);
   }
+  if (study.question == StudyQuestion::kSpectra) html += "<h2>Spectra</h2>\n" + spectra_section(study, records);
   html += fmt::format("<h2>{} by {}</h2>\n", "Medians", escaped(study.x)) + medians_of(study, curves);
   html +=
       fmt::format("<h2>The job</h2>\n<p>{} runs, {} tokens, {} of computing.</p>\n<pre>{}</pre>\n<footer>{}</footer>\n",

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "kernels/error.h"
 #include "models/files/atomic_file.h"
 
 namespace lomu {
@@ -25,17 +26,10 @@ std::string content_of(const fs::path& file) {
   return text.str();
 }
 
-double mean_of_last_tenth(const fs::path& metrics) {
-  std::vector<double> losses;
-  std::ifstream in(metrics);
-  for (std::string line; std::getline(in, line);) {
-    const auto object = Json::parse(line, nullptr, false);
-    if (object.is_object() && object.contains("loss")) losses.push_back(object["loss"].get<double>());
-  }
-  if (losses.empty()) return 0;
-  const std::size_t count = std::max<std::size_t>(1, losses.size() / 10);
+double mean_of_last_tenth(std::span<const HistoryStep> steps) {
+  const std::size_t count = std::max<std::size_t>(1, steps.size() / 10);
   double sum = 0;
-  for (std::size_t i = losses.size() - count; i < losses.size(); ++i) sum += losses[i];
+  for (const HistoryStep& step : steps.last(count)) sum += step.numbers.at("loss");
   return sum / static_cast<double>(count);
 }
 
@@ -64,6 +58,7 @@ Json object_of(const StudyRecord& r) {
     object["training_loss"] = r.training_loss;
     object["tokens"] = r.tokens;
     object["tokens_per_second"] = r.tokens_per_second;
+    if (!r.spectra.empty()) object["spectra"] = to_json(r.spectra);
   } else {
     object["failure"] = r.failure;
     object["diverged"] = r.diverged;
@@ -101,6 +96,7 @@ std::optional<StudyRecord> read_record(const StudyRun& run) {
     record.seconds = object.at("seconds").get<double>();
     record.tokens_per_second = object.value("tokens_per_second", 0.0);
     record.tokens = object.value("tokens", std::uint64_t{0});
+    if (object.contains("spectra")) record.spectra = layer_spectra_from(object["spectra"]);
     return record;
   } catch (const nlohmann::json::exception&) {
     return std::nullopt;
@@ -112,20 +108,30 @@ StudyRecord finish_record(const StudyRun& run, int exit_code) {
   const auto summary = Json::parse(content_of(run.folder / "summary.json"), nullptr, false);
   if (exit_code == 0 && summary.is_object()) {
     if (summary.contains("validation_after")) record.validation_loss = summary["validation_after"].get<double>();
-    record.training_loss = mean_of_last_tenth(run.folder / "metrics.jsonl");
+    const RunHistory history = read_run(run.folder);
+    record.training_loss = mean_of_last_tenth(history.steps);
+    record.spectra = layer_spectra_of(history);
     record.seconds = summary.value("seconds", 0.0);
     record.tokens_per_second = summary.value("tokens_per_second", 0.0);
     record.tokens = summary.value("tokens", std::uint64_t{0});
   } else {
     record.failure = failure_in(log_of(run));
-    const bool not_finite =
-        record.failure.find("NaN") != std::string::npos || record.failure.find("finite") != std::string::npos;
-    record.diverged = exit_code == 1 && not_finite;
+    record.diverged = exit_code == static_cast<int>(Exit::kDiverged);
   }
   write_file(beside(run, ".json"), to_json(record) + "\n");
   std::error_code ignored;  // what stays is in nobody's way
   fs::remove_all(run.folder, ignored);
   return record;
+}
+
+std::string progress_of(const StudyRun& run) {
+  std::istringstream in(content_of(log_of(run)));
+  std::string last;
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with("step ") && line.find("loss ") != std::string::npos) last = line;
+  }
+  const std::size_t loss = last.find("loss ");
+  return last.substr(0, loss == std::string::npos ? 0 : last.find(' ', loss + 5));
 }
 
 std::string to_json(const StudyRecord& record) {

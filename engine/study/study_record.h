@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/study/layer_spectra.h"
 #include "engine/study/study_runs.h"
 
 namespace lomu {
@@ -23,6 +24,7 @@ struct StudyRecord {
   double seconds = 0;
   double tokens_per_second = 0;
   std::uint64_t tokens = 0;
+  std::vector<LayerSpectrum> spectra;  ///< where telemetry was on
 
   /// The study's metric; nothing for a run without one.
   [[nodiscard]] std::optional<double> value(const std::string& metric) const;
@@ -34,6 +36,9 @@ std::optional<StudyRecord> read_record(const StudyRun& run);
 /// Reads what a run has left (`exit_code`, summary, metrics, the end of its log), keeps its record, and removes its
 /// folder. Throws FileError.
 StudyRecord finish_record(const StudyRun& run, int exit_code);
+
+/// Where a run under way is, from its log: "step 166/500  loss 2.4003"; empty before its first step.
+std::string progress_of(const StudyRun& run);
 
 /// Where the log of a run goes.
 std::filesystem::path log_of(const StudyRun& run);

@@ -62,6 +62,11 @@ class Children {
     runs_.emplace(start_child({"train", config_of(run).string(), setting}, log_of(run)), &run);
   }
   [[nodiscard]] std::size_t size() const { return runs_.size(); }
+  [[nodiscard]] std::vector<const StudyRun*> all() const {
+    std::vector<const StudyRun*> runs;
+    for (const auto& [pid, run] : runs_) runs.push_back(run);
+    return runs;
+  }
   /// The run that a process was; null for a process that is none of ours.
   const StudyRun* take(pid_t pid) {
     const auto found = runs_.find(pid);
@@ -78,7 +83,7 @@ class Children {
 }  // namespace
 
 bool run_all(std::span<const StudyRun> runs, std::size_t first, std::size_t stride, RunsAtOnce at_once,
-             const RunDone& done) {
+             const RunDone& done, const RunsUnderWay& under_way) {
   const auto start = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
   if (!runs.empty()) make_folder(runs.front().folder.parent_path());
@@ -98,7 +103,8 @@ bool run_all(std::span<const StudyRun> runs, std::size_t first, std::size_t stri
     while (next < missing.size() && children.size() < static_cast<std::size_t>(at_once.runs)) {
       children.start(*missing[next++], at_once.threads);
     }
-    const auto ended = wait_for_child();
+    const auto ended = wait_for_child(std::chrono::seconds(1));
+    if (!ended && interrupted == 0) under_way(children.all());
     const StudyRun* const run = ended ? children.take(ended->pid) : nullptr;
     // A child that the same keystroke ended has no result.
     if (run == nullptr || interrupted != 0) continue;

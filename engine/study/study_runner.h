@@ -13,6 +13,9 @@ namespace lomu {
 /// Called when a run is done, or was found done; `seconds`: since this process began.
 using RunDone = std::function<void(const StudyRecord& record, bool was_done, std::size_t done, double seconds)>;
 
+/// Called about once a second with the runs that are under way.
+using RunsUnderWay = std::function<void(std::span<const StudyRun* const> runs)>;
+
 /// How many runs at a time, and how many threads each of them has.
 struct RunsAtOnce {
   int runs = 1;
@@ -23,6 +26,6 @@ struct RunsAtOnce {
 /// any other. Returns false when an interrupt ended it: what has finished is kept, and the next call goes on from
 /// there. Throws Error and FileError when runs cannot be started or kept.
 bool run_all(std::span<const StudyRun> runs, std::size_t first, std::size_t stride, RunsAtOnce at_once,
-             const RunDone& done);
+             const RunDone& done, const RunsUnderWay& under_way);
 
 }  // namespace lomu

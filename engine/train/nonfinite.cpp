@@ -35,7 +35,7 @@ void refuse_loss(std::string_view what, std::string_view when, std::span<const d
       },
       "looking for the bad tensor");
   // Every micro-batch has a finite loss, and their sum has none.
-  throw AgreedError(0, message, std::string(when), kHint, Exit::kFailed);
+  throw AgreedError(0, message, std::string(when), kHint, Exit::kDiverged);
 }
 
 void check_factors(const AdapterSet& adapters, std::int64_t step) {

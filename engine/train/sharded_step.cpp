@@ -91,7 +91,7 @@ StepTotals ShardedStep::finish(std::int64_t number, double lr, bool telemetry) {
     if (!std::isfinite(squares[i])) {
       throw AgreedError(0, "a gradient is NaN or infinite", fmt::format("step {}, {}", number, all_pairs[i].name),
                         "lower optimizer.lr, or look at the data of this step; the adapter was not changed by it",
-                        Exit::kFailed);
+                        Exit::kDiverged);
     }
     total += squares[i];
   }

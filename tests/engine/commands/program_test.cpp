@@ -29,6 +29,7 @@ struct Outcome {
 Exit body(const VerifyOptions& options) {
   if (options.path == "usage") throw UsageError("wrong", "here", "do that");
   if (options.path == "file") throw FileError("gone", "x.bin");
+  if (options.path == "diverged") throw NumericError("the loss is NaN");
   if (options.path == "memory") throw std::bad_alloc();
   if (options.path == "surprise") throw std::logic_error("odd");
   if (options.path == "number") throw 3;
@@ -50,6 +51,7 @@ TEST(Program, GivesTheExitCodeOfItsCommand) {
   EXPECT_EQ(run({"verify", "model", "failed"}).code, 1);
   EXPECT_EQ(run({"verify", "model", "usage"}).code, 2);
   EXPECT_EQ(run({"verify", "model", "file"}).code, 1);
+  EXPECT_EQ(run({"verify", "model", "diverged"}).code, 3);
 }
 
 TEST(Program, TellsErrorsInThreeLines) {

@@ -90,6 +90,35 @@ TEST(Findings, TellAnOptimumThatMovesFromOneThatStands) {
   EXPECT_NEAR(transfers[1].cost_of_keeping[1], 1.2, 1e-12);
 }
 
+TEST(Findings, FindTheOptimumBetweenPointsAndItsLaw) {
+  Study s = study();
+  s.variants = {{"falling", {}, {}}};
+  std::vector<StudyRecord> all;
+  // A bowl is a parabola in log x, so three points of it give its lowest exactly, on an uneven grid too.
+  for (const std::string rank : {"1", "4", "16"}) {
+    for (const std::string lr : {"0.01", "0.05", "0.1", "1"}) {
+      all.push_back(record("falling", rank, lr, 0, bowl(lr, 0.3 / std::sqrt(std::stod(rank)))));
+    }
+  }
+  const auto transfers = transfer_of(curves_of(s, all));
+  ASSERT_EQ(transfers.size(), 1u);
+  ASSERT_EQ(transfers[0].optimum.size(), 3u);
+  EXPECT_NEAR(transfers[0].optimum[0].value(), 0.3, 1e-12);
+  EXPECT_NEAR(transfers[0].optimum[1].value(), 0.15, 1e-12);
+  EXPECT_NEAR(transfers[0].optimum[2].value(), 0.075, 1e-12);
+  EXPECT_NEAR(transfers[0].exponent.value(), -0.5, 1e-12);
+  EXPECT_THAT(verdict_of(s, all),
+              HasSubstr("moves by a factor of 4.00, about as rank^-0.50 (rank 1: 0.3, rank 4: 0.15, "
+                        "rank 16: 0.075)"));
+}
+
+TEST(Findings, NoOptimumIsGuessedBeyondTheGrid) {
+  const auto curves = curves_of(study(), records());
+  EXPECT_TRUE(curves[0].optimum());
+  EXPECT_FALSE(curves[2].optimum());  // best at the edge
+  EXPECT_FALSE(transfer_of(curves)[0].exponent) << "two lines make no law";
+}
+
 TEST(Findings, APointWhereHalfOfTheRepeatsDivergedHasNoMedian) {
   auto all = records();
   int seen = 0;
@@ -122,11 +151,13 @@ TEST(Findings, InvarianceComparesTheSameSeeds) {
 
 TEST(StudyPage, SaysTheVerdictAndStandsByItself) {
   const std::string page = page_of(study(), records(), "a machine & a date");
-  EXPECT_THAT(page,
-              AllOf(HasSubstr("still: the best lr stands still (rank 2: 0.1, rank 16: 0.1)"),
-                    HasSubstr("moving: the best lr moves by 2 steps of the grid (rank 2: 1, rank 16: 0.01). Keeping "
-                              "that of rank 2 everywhere costs at most 1.2000 (at rank 16)"),
-                    HasSubstr("at the edge of the grid")));
+  EXPECT_THAT(
+      page,
+      AllOf(HasSubstr("still: the best lr stands still (rank 2: 0.1, rank 16: 0.1). Between the points of the grid it "
+                      "moves by a factor of 1.00 (rank 2: 0.1, rank 16: 0.1). Keeping"),
+            HasSubstr("moving: the best lr moves by 2 steps of the grid (rank 2: 1, rank 16: 0.01). Keeping "
+                      "that of rank 2 everywhere costs at most 1.2000 (at rank 16)"),
+            HasSubstr("at the edge of the grid")));
   EXPECT_THAT(page, AllOf(HasSubstr("<svg"), HasSubstr("{path: &lt;here&gt;}"), HasSubstr("a machine &amp; a date")));
   EXPECT_THAT(page,
               AllOf(Not(HasSubstr("<script")), Not(HasSubstr("<link")), Not(HasSubstr("src=")), Not(HasSubstr("nan"))));

