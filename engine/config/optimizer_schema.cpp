@@ -112,8 +112,6 @@ void add_spectral(SectionOf& optimizer) {
   optimizer
       .key("filter", &OptimizerConfig::filter,
            {{"sign", SpectralFilter::kSign, "1: every direction moves alike"},
-            {"aligned", SpectralFilter::kAligned,
-             "mean(s) / rms(s), the cosine between momentum and step: all alike, and less the less they resemble"},
             {"damped", SpectralFilter::kDamped, "s / sqrt(s^2 + tau^2 s_max^2): small ones move less"},
             {"power", SpectralFilter::kPower, "(s / s_max)^p"}},
            "what becomes of a singular value s of the whitened momentum; needs orthogonalizer: exact")

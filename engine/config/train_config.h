@@ -33,7 +33,7 @@ enum class OptimizerName {
   kLoraPlus,
 };
 enum class Orthogonalizer { kExact, kNewtonSchulz, kPolarExpress };
-enum class SpectralFilter { kSign, kAligned, kDamped, kPower };
+enum class SpectralFilter { kSign, kDamped, kPower };
 enum class MuonScaling { kOriginal, kRms, kNone };
 enum class StepMultiplier { kNone, kSqrtMOverN, kRms };
 enum class DeviceName { kAuto, kCpu, kCuda };

@@ -2,10 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <functional>
-#include <span>
 #include <string>
 
 #include "engine/optimizers/gauge_balance.h"
@@ -30,30 +28,13 @@ HalfGrams grams_of(const MovingMatrix& half, const MomentumRule& rule) {
   return {gram_of(half.shape, half.factor), std::move(direction.gram), direction.grad_norm_squared};
 }
 
-/// The cosine between a matrix with these singular values and its sign: their mean over their root mean square.
-double cosine_with_sign(std::span<const double> singular_values) {
-  double sum = 0.0, squares = 0.0;
-  for (const double s : singular_values) {
-    sum += s;
-    squares += s * s;
-  }
-  return sum / std::sqrt(squares * static_cast<double>(singular_values.size()));
-}
-
 /// Empty for the plain sign, which then costs nothing.
-std::function<void(std::span<double>)> filter_of(const OptimizerOptions& options) {
-  const auto each = [](auto&& f) {
-    return [f](std::span<double> shares) {
-      for (double& share : shares) share = f(share);
-    };
-  };
+std::function<double(double)> filter_of(const OptimizerOptions& options) {
   switch (options.filter) {
     case SpectralFilter::kSign: return {};
-    case SpectralFilter::kAligned:
-      return [](std::span<double> shares) { std::ranges::fill(shares, cosine_with_sign(shares)); };
     case SpectralFilter::kDamped:
-      return each([tau = options.filter_tau](double share) { return share / std::hypot(share, tau); });
-    case SpectralFilter::kPower: return each([p = options.filter_power](double share) { return std::pow(share, p); });
+      return [tau = options.filter_tau](double share) { return share / std::hypot(share, tau); };
+    case SpectralFilter::kPower: return [p = options.filter_power](double share) { return std::pow(share, p); };
   }
   return {};
 }

@@ -138,10 +138,9 @@ enum class Orthogonalizer : std::uint8_t { kExact, kNewtonSchulz, kPolarExpress 
 /// RMS.
 enum class StepMultiplier : std::uint8_t { kNone, kSqrtMOverN, kRms };
 
-/// What LoRA-Muon makes of the singular values s of a whitened momentum: 1 (Muon); the cosine between the momentum and
-/// its sign, for all of them; s / sqrt(s^2 + tau^2 s_max^2); or (s / s_max)^p. The last two leave large ones near 1 and
-/// move small ones, mostly noise at high rank, less.
-enum class SpectralFilter : std::uint8_t { kSign, kAligned, kDamped, kPower };
+/// What LoRA-Muon makes of the singular values s of a whitened momentum: 1 (Muon), s / sqrt(s^2 + tau^2 s_max^2), or
+/// (s / s_max)^p. Large ones stay near 1, small ones, mostly noise at high rank, move less.
+enum class SpectralFilter : std::uint8_t { kSign, kDamped, kPower };
 
 /// What multiplies lr for a matrix stepped by Muon, by its own rows and columns: sqrt(max(1, rows / columns)),
 /// 0.2 sqrt(max(rows, columns)), or 1.

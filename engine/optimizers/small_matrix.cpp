@@ -106,7 +106,7 @@ SmallMatrix damped_metric(const SmallMatrix& partner, const SmallMatrix& own, do
 }
 
 StepMatrix exact_step_matrix(const SmallMatrix& momentum_gram, const SmallMatrix& root, std::string_view where,
-                             const std::function<void(std::span<double>)>& filter) {
+                             const std::function<double(double)>& filter) {
   const std::int64_t r = momentum_gram.size();
   StepMatrix step{SmallMatrix(r), 0.0, std::vector<double>(static_cast<std::size_t>(r), 0.0)};
   if (momentum_gram.trace() == 0.0) return step;
@@ -120,24 +120,16 @@ StepMatrix exact_step_matrix(const SmallMatrix& momentum_gram, const SmallMatrix
   }
   const Eigen::VectorXd& values = eigen.eigenvalues();
   const double floor = kZeroSingularValue * kZeroSingularValue * values(r - 1);
+  Matrix h = f * eigen.eigenvectors();
   for (std::int64_t i = 0; i < r; ++i) {
     step.spectrum[static_cast<std::size_t>(i)] = std::sqrt(std::max(values(i), 0.0));
-  }
-  std::int64_t zeros = 0;
-  while (zeros < r && !(values(zeros) > floor)) ++zeros;
-  std::vector<double> kept(static_cast<std::size_t>(r - zeros), 1.0);
-  if (filter) {
-    for (std::int64_t i = zeros; i < r; ++i) {
-      kept[static_cast<std::size_t>(i - zeros)] = std::sqrt(values(i) / values(r - 1));
+    if (values(i) > floor) {
+      const double kept = filter ? filter(std::sqrt(values(i) / values(r - 1))) : 1.0;
+      step.norm_squared += kept * kept * h.col(i).squaredNorm();
+      h.col(i) /= std::sqrt(std::sqrt(values(i)) / kept);
+    } else {
+      h.col(i).setZero();
     }
-    filter(kept);
-  }
-  Matrix h = f * eigen.eigenvectors();
-  h.leftCols(zeros).setZero();
-  for (std::int64_t i = zeros; i < r; ++i) {
-    const double keep = kept[static_cast<std::size_t>(i - zeros)];
-    step.norm_squared += keep * keep * h.col(i).squaredNorm();
-    h.col(i) /= std::sqrt(std::sqrt(values(i)) / keep);
   }
   step.k = from_eigen(h * h.transpose());
   return step;

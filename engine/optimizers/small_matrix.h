@@ -60,11 +60,11 @@ struct StepMatrix {
 };
 
 /// K = F D^(-1/2) F^T for D = F^T S F, by its eigenvalues; those under kZeroSingularValue^2 of the largest count as
-/// zero. S = 0 gives K = 0. NumericError when the eigenvalues do not converge. A `filter` is given the singular values
-/// of m F that are not zero, ascending, as shares of the largest, and puts in the place of each, in [0, 1], what the
-/// singular value of m K F^-T becomes instead of 1.
+/// zero. S = 0 gives K = 0. NumericError when the eigenvalues do not converge. With a `filter` f, which maps shares of
+/// the largest singular value in (0, 1] to [0, 1], the singular values of m K F^-T become f(sigma / sigma_max) instead
+/// of 1.
 StepMatrix exact_step_matrix(const SmallMatrix& momentum_gram, const SmallMatrix& root, std::string_view where,
-                             const std::function<void(std::span<double>)>& filter = {});
+                             const std::function<double(double)>& filter = {});
 
 /// Largest singular value of a factor, from its Gram.
 double spectral_norm(const SmallMatrix& gram);

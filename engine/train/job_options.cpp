@@ -81,7 +81,6 @@ OptimizerOptions options_of(const config::OptimizerConfig& o) {
   }
   switch (o.filter) {
     case config::SpectralFilter::kSign: options.filter = SpectralFilter::kSign; break;
-    case config::SpectralFilter::kAligned: options.filter = SpectralFilter::kAligned; break;
     case config::SpectralFilter::kDamped: options.filter = SpectralFilter::kDamped; break;
     case config::SpectralFilter::kPower: options.filter = SpectralFilter::kPower; break;
   }

@@ -96,7 +96,7 @@ TEST(Gauge, SpectralAndRiteStepsGoByTheProductAlone) {
 
 TEST(Gauge, SpectralFiltersKeepTheInvariance) {
   OptimizerOptions o = toy_options(OptimizerKind::kLoraMuon);
-  for (const SpectralFilter filter : {SpectralFilter::kAligned, SpectralFilter::kDamped, SpectralFilter::kPower}) {
+  for (const SpectralFilter filter : {SpectralFilter::kDamped, SpectralFilter::kPower}) {
     o.filter = filter;
     o.filter_tau = 0.3;
     EXPECT_LT(difference(o, Gauge::kAny, false), kSame);
