@@ -15,6 +15,7 @@
 #include "engine/commands/commit.h"
 #include "engine/commands/doctor_machine.h"
 #include "engine/config/terminal.h"
+#include "engine/session/cores.h"
 #include "engine/study/study_page.h"
 #include "engine/study/study_runner.h"
 #include "models/files/atomic_file.h"
@@ -31,8 +32,11 @@ std::string processor() {
   return parse_cpuinfo(text.str()).model;
 }
 
-int cores() {
-  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+/// Cores of one of `ranks` on this machine: its share of what the machine or the container has, within its own binding.
+int cores_of_rank(int ranks) {
+  const double machine = static_cast<double>(std::max(1u, std::thread::hardware_concurrency()));
+  const double share = std::min(machine, container_quota().value_or(machine)) / ranks;
+  return std::max(1, std::min(static_cast<int>(share), static_cast<int>(allowed_cores().size())));
 }
 
 void show(const StudyRecord& record, const Study& study, bool was_done, std::size_t done, std::size_t all, double eta) {
@@ -97,7 +101,7 @@ std::string provenance_of(const StudyOptions& options) {
   std::string command = fmt::format("lomu study {}", options.file.string());
   if (options.quick) command += " --quick";
   for (const std::string& setting : options.settings) command += " " + setting;
-  return fmt::format("{}; commit {}; {}, {} cores; {:%Y-%m-%d}", command, commit(), processor(), cores(),
+  return fmt::format("{}; commit {}; {}, {} cores; {:%Y-%m-%d}", command, commit(), processor(), cores_of_rank(1),
                      fmt::gmtime(std::time(nullptr)));
 }
 
@@ -108,8 +112,9 @@ Exit run_study(const StudyOptions& options) {
   const fs::path out = options.out.empty() ? fs::path("runs") / ("study-" + study.file.stem().string()) : options.out;
   JobRanks ranks(CommOptions::from_environment());
   Communicator& world = ranks.world();
-  const int at_once = options.jobs > 0 ? options.jobs : std::max(1, cores() / world.local_size());
-  const int threads = std::max(1, cores() / (at_once * world.local_size()));
+  const int cores = cores_of_rank(world.local_size());
+  const int at_once = options.jobs > 0 ? options.jobs : cores;
+  const int threads = std::max(1, cores / at_once);
   const std::vector<StudyRun> runs = runs_of(study, out, options.settings);
   if (options.list) {
     std::string text;
