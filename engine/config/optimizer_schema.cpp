@@ -124,10 +124,11 @@ void add_spectral(SectionOf& optimizer) {
       .when("optimizer.filter", "power");
   optimizer
       .key("multiplier", &OptimizerConfig::multiplier,
-           {{"none", StepMultiplier::kNone, "1"},
+           {{"none", StepMultiplier::kNone, "1: lr is the spectral norm of a step"},
+            {"frobenius", StepMultiplier::kFrobenius, "1 / sqrt(rank): lr is the Frobenius norm of a step"},
             {"sqrt_m_over_n", StepMultiplier::kSqrtMOverN, "sqrt(out / in)"},
             {"rms", StepMultiplier::kRms, "0.2 sqrt(out x in / rank): AdamW's step size in RMS"}},
-           "factor on lr by the shape of the layer")
+           "factor on lr by rank and shape of the layer")
       .when(kName, Names{"lora_muon", "lora_rite_core"});
   optimizer
       .key("scaling", &OptimizerConfig::scaling,

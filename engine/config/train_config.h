@@ -35,7 +35,7 @@ enum class OptimizerName {
 enum class Orthogonalizer { kExact, kNewtonSchulz, kPolarExpress };
 enum class SpectralFilter { kSign, kDamped, kPower };
 enum class MuonScaling { kOriginal, kRms, kNone };
-enum class StepMultiplier { kNone, kSqrtMOverN, kRms };
+enum class StepMultiplier { kNone, kFrobenius, kSqrtMOverN, kRms };
 enum class DeviceName { kAuto, kCpu, kCuda };
 enum class BackendName { kAuto, kCpu, kReference };
 enum class ComputeType { kAuto, kF32, kBF16 };

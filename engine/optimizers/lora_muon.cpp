@@ -171,6 +171,7 @@ double spectral_step_size(StepMultiplier multiplier, double lr, std::int64_t m, 
   const auto columns = static_cast<double>(n);
   switch (multiplier) {
     case StepMultiplier::kNone: return lr;
+    case StepMultiplier::kFrobenius: return lr / std::sqrt(static_cast<double>(r));
     case StepMultiplier::kSqrtMOverN: return lr * std::sqrt(rows / columns);
     case StepMultiplier::kRms: return lr * 0.2 * std::sqrt(rows * columns / static_cast<double>(r));
   }

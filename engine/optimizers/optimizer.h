@@ -134,9 +134,9 @@ enum class OptimizerKind : std::uint8_t {
 /// How a matrix sign is computed. kNewtonSchulz: LoRA-Muon's paper's recursions, Muon's quintic elsewhere;
 /// kPolarExpress: not for LoRA-Muon.
 enum class Orthogonalizer : std::uint8_t { kExact, kNewtonSchulz, kPolarExpress };
-/// What multiplies lr to give the spectral size of a step: 1, sqrt(m / n), or 0.2 sqrt(m n / r), which matches AdamW's
-/// RMS.
-enum class StepMultiplier : std::uint8_t { kNone, kSqrtMOverN, kRms };
+/// What multiplies lr to give the spectral size of a step: 1; 1 / sqrt(r), which gives it the same Frobenius norm at all
+/// ranks; sqrt(m / n); or 0.2 sqrt(m n / r), which matches AdamW's RMS.
+enum class StepMultiplier : std::uint8_t { kNone, kFrobenius, kSqrtMOverN, kRms };
 
 /// What LoRA-Muon makes of the singular values s of a whitened momentum: 1 (Muon), s / sqrt(s^2 + tau^2 s_max^2), or
 /// (s / s_max)^p. Large ones stay near 1, small ones, mostly noise at high rank, move less.

@@ -88,6 +88,7 @@ OptimizerOptions options_of(const config::OptimizerConfig& o) {
   options.filter_power = o.filter_power;
   switch (o.multiplier) {
     case config::StepMultiplier::kNone: options.multiplier = StepMultiplier::kNone; break;
+    case config::StepMultiplier::kFrobenius: options.multiplier = StepMultiplier::kFrobenius; break;
     case config::StepMultiplier::kSqrtMOverN: options.multiplier = StepMultiplier::kSqrtMOverN; break;
     case config::StepMultiplier::kRms: options.multiplier = StepMultiplier::kRms; break;
   }

@@ -164,8 +164,24 @@ TEST(LoraMuon, MultipliersScaleTheSpectralSize) {
   OptimizerOptions options = exact_options();
   options.multiplier = StepMultiplier::kSqrtMOverN;
   EXPECT_NEAR(product_steps(pair, options).first, 0.01 * 1.5, 1e-7);
+  options.multiplier = StepMultiplier::kFrobenius;
+  EXPECT_NEAR(product_steps(pair, options).first, 0.01 / std::sqrt(8.0), 1e-7);
   options.multiplier = StepMultiplier::kRms;
   EXPECT_NEAR(product_steps(pair, options).first, 0.01 * 0.2 * std::sqrt(90.0 * 40.0 / 8.0), 1e-6);
+}
+
+TEST(LoraMuon, FrobeniusMultiplierGivesEveryRankTheSameFrobeniusNorm) {
+  std::mt19937_64 random(16);
+  OptimizerOptions options = exact_options();
+  options.multiplier = StepMultiplier::kFrobenius;
+  for (const std::int64_t rank : {1, 3, 8, 24}) {
+    OwnedPair pair = random_pair(random, 48, 40, rank);
+    const Dense p = left_of(pair);
+    const Dense q = right_of(pair);
+    step_once(*make_optimizer(options), pair, {1, options.lr, {}});
+    EXPECT_NEAR((pair.scale * (left_of(pair) - p) * q.transpose()).norm(), options.lr / 2, 1e-4 * options.lr) << rank;
+    EXPECT_NEAR((pair.scale * p * (right_of(pair) - q).transpose()).norm(), options.lr / 2, 1e-4 * options.lr) << rank;
+  }
 }
 
 TEST(LoraMuon, RmsMultiplierGivesTheRootMeanSquareOfAdamW) {

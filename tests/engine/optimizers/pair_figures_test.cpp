@@ -138,7 +138,9 @@ TEST(PairFigures, OfMuonHaveTheSpectrumOfTheMomentumItself) {
     options.orthogonalizer = orthogonalizer;
     for (const auto& [m, n] : {std::array<std::int64_t, 2>{40, 30}, {30, 44}}) {
       std::mt19937_64 random(80);
-      const OwnedPair matrix = random_matrix(random, m, n);
+      OwnedPair matrix = random_matrix(random, m, n);
+      const Dense momentum = random_dense(random, m, n, 1e-4);
+      matrix.state.assign(momentum.values().begin(), momentum.values().end());
       const Dense direction = 0.9 * Dense(matrix.state.data(), m, n) + 0.1 * Dense(matrix.grad_left.data(), m, n);
       const PairFigures dense = step_figures(matrix, options);
       expect_momentum(direction, dense, Figure::kMomentumLeftSmallest, Figure::kMissedLeft);
