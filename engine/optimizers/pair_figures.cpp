@@ -34,6 +34,8 @@ PairFigures describe_pair(const PairView& pair) {
   figures[Figure::kProductLargest] = sigma.back();
   figures[Figure::kConditionLeft] = condition_of(left);
   figures[Figure::kConditionRight] = condition_of(right);
+  figures[Figure::kNormLeft] = std::sqrt(left.trace());
+  figures[Figure::kNormRight] = std::sqrt(right.trace());
   return figures;
 }
 
@@ -86,6 +88,8 @@ std::string_view name_of(Figure figure) {
                                                                     "stable_rank",
                                                                     "condition_left",
                                                                     "condition_right",
+                                                                    "norm_left",
+                                                                    "norm_right",
                                                                     "relative_step_left",
                                                                     "relative_step_right",
                                                                     "step_size",

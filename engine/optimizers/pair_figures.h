@@ -26,6 +26,8 @@ enum class Figure : std::uint8_t {
   kStableRank,      ///< of s P Q^T
   kConditionLeft,   ///< of P^T P
   kConditionRight,  ///< of Q^T Q
+  kNormLeft,        ///< ||P||_F, which goes with the gauge
+  kNormRight,       ///< ||Q||_F
   kRelativeStepLeft,
   kRelativeStepRight,
   kStepSize,              ///< ||dW||_2 / eta
@@ -44,7 +46,7 @@ enum class Figure : std::uint8_t {
   kMissedRight,  ///< likewise of Q's step
   kCholeskyRaises,
 };
-inline constexpr std::size_t kFigures = 23;
+inline constexpr std::size_t kFigures = 25;
 
 /// "product_largest", "momentum_left_q10" and so on, as in metrics.jsonl.
 std::string_view name_of(Figure figure);

@@ -1,5 +1,5 @@
-// The momentum spectra of a run, small enough to be kept with its result: what telemetry said of each pair, as medians
-// over the pairs of a layer.
+// The spectra of momentum and product of a run, small enough to be kept with its result: what telemetry said of each
+// pair, as medians over the pairs of a layer.
 #pragma once
 
 #include <array>
@@ -15,10 +15,21 @@
 namespace lomu {
 
 /// The figures that are kept (engine/optimizers/pair_figures.h).
-inline constexpr std::array<const char*, 12> kSpectrumFigures = {
-    "momentum_left_smallest", "momentum_left_q10",       "momentum_left_median", "momentum_left_q90",
-    "momentum_left_largest",  "momentum_right_smallest", "momentum_right_q10",   "momentum_right_median",
-    "momentum_right_q90",     "momentum_right_largest",  "missed_left",          "missed_right"};
+inline constexpr std::array<const char*, 15> kSpectrumFigures = {"momentum_left_smallest",
+                                                                 "momentum_left_q10",
+                                                                 "momentum_left_median",
+                                                                 "momentum_left_q90",
+                                                                 "momentum_left_largest",
+                                                                 "momentum_right_smallest",
+                                                                 "momentum_right_q10",
+                                                                 "momentum_right_median",
+                                                                 "momentum_right_q90",
+                                                                 "momentum_right_largest",
+                                                                 "missed_left",
+                                                                 "missed_right",
+                                                                 "product_largest",
+                                                                 "norm_left",
+                                                                 "norm_right"};
 
 struct LayerSpectrum {
   std::int64_t step = 0;

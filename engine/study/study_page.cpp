@@ -247,6 +247,7 @@ std::string page_of(const Study& study, std::span<const StudyRecord> records, co
   if (study.question == StudyQuestion::kInvariance) {
     html += "<h2>How far the result moves</h2>\n" + invariance_table(study, records);
   }
+  html += growth_section(study, records);
   if (study.question == StudyQuestion::kSpectra) html += "<h2>Spectra</h2>\n" + spectra_section(study, records);
   html += fmt::format("<h2>{} by {}</h2>\n", "Medians", escaped(study.x)) + medians_of(study, curves);
   html +=

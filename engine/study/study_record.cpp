@@ -1,6 +1,7 @@
 #include "engine/study/study_record.h"
 
 #include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -41,6 +42,18 @@ std::string failure_in(const fs::path& log) {
     if (line.find("error:") != std::string::npos) failure = line;
   }
   return failure.empty() ? fmt::format("it ended without a word: see {}", log.string()) : failure;
+}
+
+/// A resolved configuration without what it says about its keys, which may change from one version to the next. Empty
+/// for what is none.
+std::string values_in(const std::string& config) {
+  try {
+    YAML::Emitter values;
+    values << YAML::Load(config);
+    return values.c_str();
+  } catch (const YAML::Exception&) {
+    return "";
+  }
 }
 
 StudyRecord empty_record(const StudyRun& run) {
@@ -84,7 +97,7 @@ fs::path config_of(const StudyRun& run) {
 
 std::optional<StudyRecord> read_record(const StudyRun& run) {
   const auto object = Json::parse(content_of(beside(run, ".json")), nullptr, false);
-  if (!object.is_object() || content_of(config_of(run)) != run.config) return std::nullopt;
+  if (!object.is_object() || values_in(content_of(config_of(run))) != values_in(run.config)) return std::nullopt;
   try {
     StudyRecord record = empty_record(run);
     record.failure = object.value("failure", "");

@@ -30,7 +30,8 @@ struct StudyRecord {
   [[nodiscard]] std::optional<double> value(const std::string& metric) const;
 };
 
-/// The record of a finished run of exactly this configuration; nothing if there is none, or it is damaged.
+/// The record of a finished run of exactly this configuration, comments aside; nothing if there is none, or it is
+/// damaged.
 std::optional<StudyRecord> read_record(const StudyRun& run);
 
 /// Reads what a run has left (`exit_code`, summary, metrics, the end of its log), keeps its record, and removes its

@@ -188,6 +188,21 @@ std::vector<std::string> spectra_sentences(const Study& study, std::span<const S
   return sentences;
 }
 
+std::string growth_section(const Study& study, std::span<const StudyRecord> records) {
+  std::vector<std::vector<std::string>> rows;
+  for (const Group& group : groups_of(study, records)) {
+    const auto steps = group.steps();
+    std::vector<std::string> row = {name_of(study, group)};
+    for (const char* figure : {"norm_left", "norm_right", "product_largest"}) {
+      for (const std::int64_t step : {steps.front(), steps.back()}) row.push_back(shown(group.at(figure, step)));
+    }
+    if (row[1] != "-") rows.push_back(std::move(row));
+  }
+  if (rows.empty()) return "";
+  return "<h2>Growth of the factors</h2>\n<p>Medians over layers and repeats at the first and the last look.</p>\n" +
+         html_table({"", "||P|| first", "last", "||Q|| first", "last", "||s P Q^T||_2 first", "last"}, rows);
+}
+
 std::string spectra_section(const Study& study, std::span<const StudyRecord> records) {
   const std::vector<Group> groups = groups_of(study, records);
   std::string html =

@@ -14,6 +14,10 @@ namespace lomu {
 /// over repeats and layers.
 std::vector<std::string> spectra_sentences(const Study& study, std::span<const StudyRecord> records);
 
+/// How the factors and their product have grown: for each variant and value of x, at the first and the last look. Empty
+/// without telemetry of pairs.
+std::string growth_section(const Study& study, std::span<const StudyRecord> records);
+
 /// Tables of quantiles at the first, the middle and the last look, and maps of layer against step.
 std::string spectra_section(const Study& study, std::span<const StudyRecord> records);
 

@@ -200,6 +200,8 @@ TEST(PairFigures, OfFactorsAreThoseOfTheDenseProduct) {
     return std::pow(values.front() / values.back(), 2);
   };
   EXPECT_NEAR(figures[Figure::kConditionLeft] / condition(left_of(pair)), 1.0, 1e-9);
+  EXPECT_NEAR(figures[Figure::kNormLeft], left_of(pair).norm(), 1e-12 * left_of(pair).norm());
+  EXPECT_NEAR(figures[Figure::kNormRight], right_of(pair).norm(), 1e-12 * right_of(pair).norm());
   EXPECT_NEAR(figures[Figure::kConditionRight] / condition(right_of(pair)), 1.0, 1e-9);
 }
 

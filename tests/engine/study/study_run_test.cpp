@@ -54,6 +54,11 @@ TEST_F(StudyRunTest, WritesAResultForEveryRunAndThePage) {
   EXPECT_EQ(run_.read("out/results.jsonl"), before);
   EXPECT_THAT(again.err, Not(HasSubstr("ETA")));
 
+  // Comments of another version change nothing.
+  const std::string config = "out/runs/plain,rank=1,lr=0.001,seed=0.yaml";
+  run_.write(config, "# other words\n" + run_.read(config));
+  EXPECT_THAT(run_.lomu({"study", "study.yaml", "--out", "out"}).err, Not(HasSubstr("ETA")));
+
   // What has changed is run again, the rest is kept.
   std::string text = kStudyText;
   text.replace(text.find("weight_decay: 0.1"), 17, "weight_decay: 0.2");

@@ -17,7 +17,7 @@ using testing::HasSubstr;
 using testing::Not;
 
 HistoryPair pair_of(const std::string& name, double median) {
-  return {name, {{"momentum_left_median", median}, {"stable_rank", 1.0}}};
+  return {name, {{"momentum_left_median", median}, {"stable_rank", 1.0}, {"condition_left", 3.0}}};
 }
 
 TEST(LayerSpectra, AreMediansOverThePairsOfALayer) {
@@ -99,6 +99,21 @@ TEST(StudySpectra, AreOnThePage) {
   const std::string page = page_of(study(), records(), "");
   EXPECT_THAT(page, AllOf(HasSubstr("<h2>Spectra</h2>"), HasSubstr("<th>missed</th>"), HasSubstr("<td>12.5 %</td>"),
                           HasSubstr("share that Newton-Schulz misses"), Not(HasSubstr("nan"))));
+}
+
+TEST(StudySpectra, ShowHowFactorsGrow) {
+  auto all = records();
+  for (StudyRecord& r : all) {
+    for (LayerSpectrum& s : r.spectra) {
+      s.figures["norm_left"] = static_cast<double>(s.step);
+      s.figures["norm_right"] = 7;
+      s.figures["product_largest"] = 0.5;
+    }
+  }
+  const std::string section = growth_section(study(), all);
+  EXPECT_THAT(section,
+              HasSubstr("<td>lora, rank 4</td><td>10</td><td>20</td><td>7</td><td>7</td><td>0.5</td><td>0.5</td>"));
+  EXPECT_EQ(growth_section(study(), records()), "");
 }
 
 TEST(StudySpectra, NeedTelemetry) {
