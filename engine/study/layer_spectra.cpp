@@ -36,25 +36,29 @@ std::vector<LayerSpectrum> layer_spectra_of(const RunHistory& run) {
   return spectra;
 }
 
-nlohmann::ordered_json to_json(std::span<const LayerSpectrum> spectra) {
+std::string to_json(std::span<const LayerSpectrum> spectra) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const LayerSpectrum& spectrum : spectra) {
     nlohmann::ordered_json entry = {{"step", spectrum.step}, {"layer", spectrum.layer}};
     for (const auto& [figure, value] : spectrum.figures) entry[figure] = rounded(value);
     list.push_back(std::move(entry));
   }
-  return list;
+  return list.dump();
 }
 
-std::vector<LayerSpectrum> layer_spectra_from(const nlohmann::ordered_json& list) {
+std::optional<std::vector<LayerSpectrum>> layer_spectra_from(const std::string& json) {
   std::vector<LayerSpectrum> spectra;
-  for (const auto& entry : list) {
-    LayerSpectrum& spectrum = spectra.emplace_back();
-    spectrum.step = entry.at("step").get<std::int64_t>();
-    spectrum.layer = entry.at("layer").get<int>();
-    for (const char* figure : kSpectrumFigures) {
-      if (entry.contains(figure)) spectrum.figures[figure] = entry[figure].get<double>();
+  try {
+    for (const auto& entry : nlohmann::json::parse(json)) {
+      LayerSpectrum& spectrum = spectra.emplace_back();
+      spectrum.step = entry.at("step").get<std::int64_t>();
+      spectrum.layer = entry.at("layer").get<int>();
+      for (const char* figure : kSpectrumFigures) {
+        if (entry.contains(figure)) spectrum.figures[figure] = entry[figure].get<double>();
+      }
     }
+  } catch (const nlohmann::json::exception&) {
+    return std::nullopt;
   }
   return spectra;
 }

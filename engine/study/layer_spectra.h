@@ -5,7 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
-#include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -40,10 +40,10 @@ struct LayerSpectrum {
 /// By step, then layer; empty for a run without telemetry.
 std::vector<LayerSpectrum> layer_spectra_of(const RunHistory& run);
 
-/// Three digits of a figure are kept.
-nlohmann::ordered_json to_json(std::span<const LayerSpectrum> spectra);
-/// Throws nlohmann::json::exception for what to_json does not write.
-std::vector<LayerSpectrum> layer_spectra_from(const nlohmann::ordered_json& list);
+/// A JSON array. Three digits of a figure are kept.
+std::string to_json(std::span<const LayerSpectrum> spectra);
+/// Nothing for what to_json does not write.
+std::optional<std::vector<LayerSpectrum>> layer_spectra_from(const std::string& json);
 
 /// The middle one, of an even number the mean of the two. values: at least one.
 double median_of(std::vector<double> values);

@@ -71,7 +71,7 @@ Json object_of(const StudyRecord& r) {
     object["training_loss"] = r.training_loss;
     object["tokens"] = r.tokens;
     object["tokens_per_second"] = r.tokens_per_second;
-    if (!r.spectra.empty()) object["spectra"] = to_json(r.spectra);
+    if (!r.spectra.empty()) object["spectra"] = Json::parse(to_json(r.spectra));
   } else {
     object["failure"] = r.failure;
     object["diverged"] = r.diverged;
@@ -109,7 +109,11 @@ std::optional<StudyRecord> read_record(const StudyRun& run) {
     record.seconds = object.at("seconds").get<double>();
     record.tokens_per_second = object.value("tokens_per_second", 0.0);
     record.tokens = object.value("tokens", std::uint64_t{0});
-    if (object.contains("spectra")) record.spectra = layer_spectra_from(object["spectra"]);
+    if (object.contains("spectra")) {
+      auto spectra = layer_spectra_from(object["spectra"].dump());
+      if (!spectra) return std::nullopt;
+      record.spectra = std::move(*spectra);
+    }
     return record;
   } catch (const nlohmann::json::exception&) {
     return std::nullopt;

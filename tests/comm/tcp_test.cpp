@@ -65,7 +65,7 @@ TEST(TcpRanks, OfOneHostShareOneCopyOfTheWeights) {
 TEST(TcpFailure, ARankThatThrowsEndsAllWithOneMessageThatNamesIt) {
   for (const int count : {2, 3}) {
     const Outcome outcome = ranks(count, "fail");
-    EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
+    EXPECT_EQ(outcome.exit_code, 3) << outcome.output;
     EXPECT_LT(outcome.seconds, 10.0);
     EXPECT_THAT(outcome.output, HasSubstr(fmt::format("lomu: rank {} of {}, step 5: layer 3: the loss is not a number\n"
                                                       "  hint: lower the learning rate",

@@ -4,8 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
 #include "engine/study/study_page.h"
 
 namespace lomu {
@@ -38,13 +36,14 @@ TEST(LayerSpectra, AreMediansOverThePairsOfALayer) {
 
 TEST(LayerSpectra, KeepThreeDigitsThroughARecord) {
   const std::vector<LayerSpectrum> spectra = {{5, 3, {{"missed_left", 0.0}, {"momentum_left_median", 0.123456}}}};
-  const auto again = layer_spectra_from(nlohmann::ordered_json::parse(to_json(spectra).dump()));
+  const auto again = layer_spectra_from(to_json(spectra)).value();
   ASSERT_EQ(again.size(), 1u);
   EXPECT_EQ(again[0].step, 5);
   EXPECT_EQ(again[0].layer, 3);
   EXPECT_EQ(again[0].figures.at("momentum_left_median"), 0.123);
   EXPECT_EQ(again[0].figures.size(), 2u);
-  EXPECT_THROW(layer_spectra_from(nlohmann::ordered_json::parse("[{\"step\": 1}]")), nlohmann::json::exception);
+  EXPECT_FALSE(layer_spectra_from("[{\"step\": 1}]"));
+  EXPECT_FALSE(layer_spectra_from("[{"));
 }
 
 Study study() {
