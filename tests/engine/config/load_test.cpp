@@ -2,9 +2,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+#include <string>
 
 #include "tests/engine/config/config_fixture.h"
 
@@ -138,7 +140,7 @@ TEST(Load, EveryExampleIsValid) {
 
 class LoadFile : public testing::Test {
  protected:
-  LoadFile() : folder_(std::filesystem::path(testing::TempDir()) / "lomu_config_test") {
+  LoadFile() : folder_(std::filesystem::path(testing::TempDir()) / ("lomu-config-" + std::to_string(::getpid()))) {
     std::filesystem::create_directories(folder_);
   }
   ~LoadFile() override { std::filesystem::remove_all(folder_); }
