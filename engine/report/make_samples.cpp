@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <filesystem>
 #include <map>
 #include <system_error>
@@ -90,8 +91,7 @@ class SampleMaker {
     }
     attempt(made, "No text after", [&] {
       const SessionOptions result = result_of(run, config, options_.compute);
-      progress_(fmt::format("{}, after", run.string()));
-      const std::vector<std::string> texts = answers(result, prompts);
+      const std::vector<std::string> texts = answers(result, prompts, fmt::format("{}, after", run.string()));
       for (std::size_t i = 0; i < texts.size(); ++i) made.samples[i].after = texts[i];
     });
     return made;
@@ -101,7 +101,10 @@ class SampleMaker {
   /// Model, prompt, what ends the answer.
   using Question = std::tuple<fs::path, std::vector<std::int32_t>, std::vector<std::int32_t>>;
 
-  std::vector<std::string> answers(const SessionOptions& model, std::span<const SamplePrompt> prompts) {
+  /// Tells `what` is being answered at the start and every two seconds.
+  std::vector<std::string> answers(const SessionOptions& model, std::span<const SamplePrompt> prompts,
+                                   const std::string& what) {
+    progress_(what);
     const ModelSession session = ModelSession::open(model);
     std::vector<BatchPrompt> batch;
     for (const SamplePrompt& prompt : prompts) {
@@ -111,8 +114,15 @@ class SampleMaker {
     }
     BatchOptions options;
     options.max_tokens = options_.tokens;
+    auto told = std::chrono::steady_clock::now();
+    const auto tell = [&](std::size_t done, std::int64_t tokens) {
+      const auto now = std::chrono::steady_clock::now();
+      if (now - told < std::chrono::seconds(2)) return;
+      told = now;
+      progress_(fmt::format("{}: {} of {} answers, {} tokens", what, done, prompts.size(), tokens));
+    };
     std::vector<std::string> texts;
-    for (const BatchAnswer& answer : answer_batch(session, batch, options, [](std::size_t, std::int64_t) {})) {
+    for (const BatchAnswer& answer : answer_batch(session, batch, options, tell)) {
       texts.push_back(answer.text + (answer.complete ? "" : " ..."));
     }
     return texts;
@@ -125,8 +135,8 @@ class SampleMaker {
       if (!before_.contains(question(prompt))) open.push_back(prompt);
     }
     if (!open.empty()) {
-      progress_(fmt::format("{}, before", model.string()));
-      const std::vector<std::string> texts = answers({model, {}, options_.compute}, open);
+      const std::vector<std::string> texts =
+          answers({model, {}, options_.compute}, open, fmt::format("{}, before", model.string()));
       for (std::size_t i = 0; i < open.size(); ++i) before_[question(open[i])] = texts[i];
     }
     std::vector<std::string> texts;
