@@ -12,11 +12,6 @@
 namespace lomu {
 namespace {
 
-std::string at(const StudyRecord& record, const std::string& key) {
-  const auto found = record.at.find(key);
-  return found == record.at.end() ? std::string() : found->second;
-}
-
 /// The logarithm of a text that is a positive number.
 std::optional<double> log_of(const std::string& text) {
   char* end = nullptr;
@@ -72,11 +67,11 @@ std::optional<double> StudyCurve::optimum() const {
 std::vector<StudyCurve> curves_of(const Study& study, std::span<const StudyRecord> records) {
   std::vector<StudyCurve> curves;
   for (const StudyRecord& record : records) {
-    const std::string line = study.lines.empty() ? std::string() : at(record, study.lines);
+    const std::string line = study.lines.empty() ? std::string() : record.place(study.lines);
     auto curve = std::find_if(curves.begin(), curves.end(),
                               [&](const StudyCurve& c) { return c.variant == record.variant && c.line == line; });
     if (curve == curves.end()) curve = curves.insert(curves.end(), StudyCurve{record.variant, line, {}});
-    const std::string x = at(record, study.x);
+    const std::string x = record.place(study.x);
     auto point =
         std::find_if(curve->points.begin(), curve->points.end(), [&](const StudyPoint& p) { return p.x == x; });
     if (point == curve->points.end()) point = curve->points.insert(curve->points.end(), StudyPoint{x, {}, 0});
@@ -168,16 +163,16 @@ std::vector<Invariance> invariance_of(const Study& study, std::span<const StudyR
     found.line = curve.line;
     const auto value_at = [&](const std::string& x, const std::string& repeat) -> std::optional<double> {
       for (const StudyRecord& r : records) {
-        const bool here = r.variant == curve.variant && at(r, study.x) == x &&
-                          (study.lines.empty() || at(r, study.lines) == curve.line) &&
-                          (study.repeat.empty() || at(r, study.repeat) == repeat);
+        const bool here = r.variant == curve.variant && r.place(study.x) == x &&
+                          (study.lines.empty() || r.place(study.lines) == curve.line) &&
+                          (study.repeat.empty() || r.place(study.repeat) == repeat);
         if (here) return r.value(study.metric);
       }
       return std::nullopt;
     };
     std::vector<std::string> repeats;
     for (const StudyRecord& r : records) {
-      const std::string repeat = study.repeat.empty() ? std::string() : at(r, study.repeat);
+      const std::string repeat = study.repeat.empty() ? std::string() : r.place(study.repeat);
       if (std::find(repeats.begin(), repeats.end(), repeat) == repeats.end()) repeats.push_back(repeat);
     }
     for (const StudyPoint& point : curve.points) {

@@ -1,4 +1,4 @@
-#include "engine/study/layer_spectra.h"
+#include "engine/study/layer_figures.h"
 
 #include <fmt/format.h>
 
@@ -15,52 +15,48 @@ double rounded(double value) {
 
 }  // namespace
 
-std::vector<LayerSpectrum> layer_spectra_of(const RunHistory& run) {
-  std::vector<LayerSpectrum> spectra;
+std::vector<LayerFigures> layer_figures_of(const RunHistory& run) {
+  std::vector<LayerFigures> all;
   for (const HistoryStep& step : run.steps) {
     std::map<int, std::map<std::string, std::vector<double>>> layers;
     for (const HistoryPair& pair : step.pairs) {
       const auto layer = layer_of(pair.name);
       if (!layer) continue;
-      for (const char* figure : kSpectrumFigures) {
-        if (const auto found = pair.figures.find(figure); found != pair.figures.end()) {
-          layers[*layer][figure].push_back(found->second);
-        }
-      }
+      for (const auto& [figure, value] : pair.figures) layers[*layer][figure].push_back(value);
     }
     for (auto& [layer, figures] : layers) {
-      LayerSpectrum& spectrum = spectra.emplace_back(LayerSpectrum{step.step, layer, {}});
-      for (auto& [figure, values] : figures) spectrum.figures[figure] = median_of(std::move(values));
+      LayerFigures& medians = all.emplace_back(LayerFigures{step.step, layer, {}});
+      for (auto& [figure, values] : figures) medians.figures[figure] = median_of(std::move(values));
     }
   }
-  return spectra;
+  return all;
 }
 
-std::string to_json(std::span<const LayerSpectrum> spectra) {
+std::string to_json(std::span<const LayerFigures> layers) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const LayerSpectrum& spectrum : spectra) {
-    nlohmann::ordered_json entry = {{"step", spectrum.step}, {"layer", spectrum.layer}};
-    for (const auto& [figure, value] : spectrum.figures) entry[figure] = rounded(value);
+  for (const LayerFigures& layer : layers) {
+    nlohmann::ordered_json entry = {{"step", layer.step}, {"layer", layer.layer}};
+    for (const auto& [figure, value] : layer.figures) entry[figure] = rounded(value);
     list.push_back(std::move(entry));
   }
   return list.dump();
 }
 
-std::optional<std::vector<LayerSpectrum>> layer_spectra_from(const std::string& json) {
-  std::vector<LayerSpectrum> spectra;
+std::optional<std::vector<LayerFigures>> layer_figures_from(const std::string& json) {
+  std::vector<LayerFigures> all;
   try {
     for (const auto& entry : nlohmann::json::parse(json)) {
-      LayerSpectrum& spectrum = spectra.emplace_back();
-      spectrum.step = entry.at("step").get<std::int64_t>();
-      spectrum.layer = entry.at("layer").get<int>();
-      for (const char* figure : kSpectrumFigures) {
-        if (entry.contains(figure)) spectrum.figures[figure] = entry[figure].get<double>();
+      LayerFigures& layer = all.emplace_back();
+      layer.step = entry.at("step").get<std::int64_t>();
+      layer.layer = entry.at("layer").get<int>();
+      for (const auto& [key, value] : entry.items()) {
+        if (key != "step" && key != "layer") layer.figures[key] = value.get<double>();
       }
     }
   } catch (const nlohmann::json::exception&) {
     return std::nullopt;
   }
-  return spectra;
+  return all;
 }
 
 double median_of(std::vector<double> values) {

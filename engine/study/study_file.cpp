@@ -206,6 +206,10 @@ class Reader {
 
 }  // namespace
 
+std::string short_name(const std::string& key) {
+  return key.substr(key.rfind('.') + 1);
+}
+
 Study read_study(const std::filesystem::path& file, bool quick) {
   const Parts parts = split(config::read_config_file(file));
   Study study;

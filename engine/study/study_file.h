@@ -43,6 +43,9 @@ struct Study {
   std::vector<StudyVariant> variants;  ///< at least one
 };
 
+/// The last word of a key, by which plots, tables and names of runs call it: "lr" of "optimizer.lr".
+std::string short_name(const std::string& key);
+
 /// Reads a study. `quick`: with what its section `study.quick` puts in place of settings and axes, for minutes instead
 /// of hours. Throws UsageError naming file, line and key; what is wrong in the job itself is found when its runs are
 /// made.

@@ -15,10 +15,6 @@
 namespace lomu {
 namespace {
 
-std::string last_word(const std::string& key) {
-  return key.substr(key.rfind('.') + 1);
-}
-
 std::string metric_name(const Study& study) {
   return study.metric == "validation_loss" ? "validation loss" : "training loss";
 }
@@ -49,7 +45,7 @@ PlotLine plotted(const StudyCurve& curve, const std::string& name, bool by_place
 }
 
 std::string line_name(const Study& study, const StudyCurve& curve) {
-  return curve.line.empty() ? curve.variant : fmt::format("{} {}", last_word(study.lines), curve.line);
+  return curve.line.empty() ? curve.variant : fmt::format("{} {}", short_name(study.lines), curve.line);
 }
 
 /// A picture for each variant, or one for all where there are no lines.
@@ -80,8 +76,8 @@ std::string medians_of(const Study& study, std::span<const StudyCurve> curves) {
         if (std::find(xs.begin(), xs.end(), point.x) == xs.end()) xs.push_back(point.x);
       }
     }
-    std::vector<std::string> head = {study.lines.empty() ? "" : last_word(study.lines)};
-    for (const std::string& x : xs) head.push_back(fmt::format("{} {}", last_word(study.x), x));
+    std::vector<std::string> head = {study.lines.empty() ? "" : short_name(study.lines)};
+    for (const std::string& x : xs) head.push_back(fmt::format("{} {}", short_name(study.x), x));
     std::vector<std::vector<std::string>> rows;
     for (std::size_t c = i; c < end; ++c) {
       std::vector<std::string> row = {curves[c].line};
@@ -125,8 +121,8 @@ std::string between_sentence(const Transfer& t, const std::string& along) {
 
 std::vector<std::string> transfer_sentences(const Study& study, std::span<const StudyCurve> curves) {
   std::vector<std::string> sentences;
-  const std::string x = last_word(study.x);
-  const std::string along = study.lines.empty() ? "" : last_word(study.lines);
+  const std::string x = short_name(study.x);
+  const std::string along = study.lines.empty() ? "" : short_name(study.lines);
   for (const Transfer& t : transfer_of(curves)) {
     if (t.best.front() == std::nullopt) {
       sentences.push_back(
@@ -171,13 +167,13 @@ std::vector<std::string> invariance_sentences(const Study& study, std::span<cons
   std::vector<std::string> sentences;
   for (const Invariance& i : invariance_of(study, records)) {
     const std::string name =
-        i.line.empty() ? i.variant : fmt::format("{}, {} {}", i.variant, last_word(study.lines), i.line);
+        i.line.empty() ? i.variant : fmt::format("{}, {} {}", i.variant, short_name(study.lines), i.line);
     if (!i.largest) {
       sentences.push_back(fmt::format("{}: no pair of runs to compare.", name));
       continue;
     }
     sentences.push_back(fmt::format("{}: the {} moves by at most {:.2e} over {} from {} to {}{}.", name,
-                                    metric_name(study), *i.largest, last_word(study.x), i.x.front(), i.x.back(),
+                                    metric_name(study), *i.largest, short_name(study.x), i.x.front(), i.x.back(),
                                     i.without > 0 ? fmt::format(", and {} runs diverged or failed", i.without) : ""));
   }
   return sentences;
@@ -208,7 +204,7 @@ std::string invariance_table(const Study& study, std::span<const StudyRecord> re
   for (const Invariance& found : invariance_of(study, records)) {
     if (head.empty()) {
       head = {"change of the " + metric_name(study)};
-      for (const std::string& x : found.x) head.push_back(fmt::format("{} {}", last_word(study.x), x));
+      for (const std::string& x : found.x) head.push_back(fmt::format("{} {}", short_name(study.x), x));
     }
     std::vector<std::string> row = {found.line.empty() ? found.variant
                                                        : fmt::format("{} {}", found.variant, found.line)};
@@ -243,7 +239,7 @@ std::string page_of(const Study& study, std::span<const StudyRecord> records, co
   html += "</ul>\n<h2>Curves</h2>\n" + plots_of(study, curves);
   html +=
       fmt::format("<p>Lines are medians{}, bands reach from the least to the largest value, rings mark the best.</p>\n",
-                  study.repeat.empty() ? "" : fmt::format(" over {}", last_word(study.repeat)));
+                  study.repeat.empty() ? "" : fmt::format(" over {}", short_name(study.repeat)));
   if (study.question == StudyQuestion::kInvariance) {
     html += "<h2>How far the result moves</h2>\n" + invariance_table(study, records);
   }

@@ -64,6 +64,20 @@ StudyRecord empty_record(const StudyRun& run) {
   return record;
 }
 
+/// Throws Error for what a finished run cannot have left.
+void take_result(const StudyRun& run, StudyRecord& record) {
+  const RunHistory history = read_run(run.folder);
+  const fs::path file = run.folder / "summary.json";
+  const auto summary = Json::parse(content_of(file), nullptr, false);
+  if (!summary.is_object()) throw FormatError("not a JSON object", file.string());
+  if (summary.contains("validation_after")) record.validation_loss = summary["validation_after"].get<double>();
+  record.training_loss = mean_of_last_tenth(history.steps);
+  record.telemetry = layer_figures_of(history);
+  record.seconds = summary.value("seconds", 0.0);
+  record.tokens_per_second = summary.value("tokens_per_second", 0.0);
+  record.tokens = summary.value("tokens", std::uint64_t{0});
+}
+
 Json object_of(const StudyRecord& r) {
   Json object = {{"run", r.id}, {"variant", r.variant}, {"at", r.at}};
   if (r.validation_loss) object["validation_loss"] = *r.validation_loss;
@@ -71,7 +85,7 @@ Json object_of(const StudyRecord& r) {
     object["training_loss"] = r.training_loss;
     object["tokens"] = r.tokens;
     object["tokens_per_second"] = r.tokens_per_second;
-    if (!r.spectra.empty()) object["spectra"] = Json::parse(to_json(r.spectra));
+    if (!r.telemetry.empty()) object["telemetry"] = Json::parse(to_json(r.telemetry));
   } else {
     object["failure"] = r.failure;
     object["diverged"] = r.diverged;
@@ -81,6 +95,11 @@ Json object_of(const StudyRecord& r) {
 }
 
 }  // namespace
+
+std::string StudyRecord::place(const std::string& key) const {
+  const auto found = at.find(key);
+  return found == at.end() ? std::string() : found->second;
+}
 
 std::optional<double> StudyRecord::value(const std::string& metric) const {
   if (!failure.empty()) return std::nullopt;
@@ -109,10 +128,10 @@ std::optional<StudyRecord> read_record(const StudyRun& run) {
     record.seconds = object.at("seconds").get<double>();
     record.tokens_per_second = object.value("tokens_per_second", 0.0);
     record.tokens = object.value("tokens", std::uint64_t{0});
-    if (object.contains("spectra")) {
-      auto spectra = layer_spectra_from(object["spectra"].dump());
-      if (!spectra) return std::nullopt;
-      record.spectra = std::move(*spectra);
+    if (object.contains("telemetry")) {
+      auto telemetry = layer_figures_from(object["telemetry"].dump());
+      if (!telemetry) return std::nullopt;
+      record.telemetry = std::move(*telemetry);
     }
     return record;
   } catch (const nlohmann::json::exception&) {
@@ -122,15 +141,12 @@ std::optional<StudyRecord> read_record(const StudyRun& run) {
 
 StudyRecord finish_record(const StudyRun& run, int exit_code) {
   StudyRecord record = empty_record(run);
-  const auto summary = Json::parse(content_of(run.folder / "summary.json"), nullptr, false);
-  if (exit_code == 0 && summary.is_object()) {
-    if (summary.contains("validation_after")) record.validation_loss = summary["validation_after"].get<double>();
-    const RunHistory history = read_run(run.folder);
-    record.training_loss = mean_of_last_tenth(history.steps);
-    record.spectra = layer_spectra_of(history);
-    record.seconds = summary.value("seconds", 0.0);
-    record.tokens_per_second = summary.value("tokens_per_second", 0.0);
-    record.tokens = summary.value("tokens", std::uint64_t{0});
+  if (exit_code == 0) {
+    try {
+      take_result(run, record);
+    } catch (const Error& error) {
+      record.failure = fmt::format("{} ({})", error.what(), error.where());
+    }
   } else {
     record.failure = failure_in(log_of(run));
     record.diverged = exit_code == static_cast<int>(Exit::kDiverged);
@@ -147,8 +163,7 @@ std::string progress_of(const StudyRun& run) {
   for (std::string line; std::getline(in, line);) {
     if (line.starts_with("step ") && line.find("loss ") != std::string::npos) last = line;
   }
-  const std::size_t loss = last.find("loss ");
-  return last.substr(0, loss == std::string::npos ? 0 : last.find(' ', loss + 5));
+  return last.empty() ? "starting" : last.substr(0, last.find(' ', last.find("loss ") + 5));
 }
 
 std::string to_json(const StudyRecord& record) {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/study/layer_spectra.h"
+#include "engine/study/layer_figures.h"
 #include "engine/study/study_runs.h"
 
 namespace lomu {
@@ -24,7 +24,10 @@ struct StudyRecord {
   double seconds = 0;
   double tokens_per_second = 0;
   std::uint64_t tokens = 0;
-  std::vector<LayerSpectrum> spectra;  ///< where telemetry was on
+  std::vector<LayerFigures> telemetry;  ///< where it was on
+
+  /// The value of the axis `key` here; empty where the study has no such axis.
+  [[nodiscard]] std::string place(const std::string& key) const;
 
   /// The study's metric; nothing for a run without one.
   [[nodiscard]] std::optional<double> value(const std::string& metric) const;
@@ -38,7 +41,7 @@ std::optional<StudyRecord> read_record(const StudyRun& run);
 /// folder. Throws FileError.
 StudyRecord finish_record(const StudyRun& run, int exit_code);
 
-/// Where a run under way is, from its log: "step 166/500  loss 2.4003"; empty before its first step.
+/// Where a run under way is, from its log: "step 166/500  loss 2.4003", or "starting".
 std::string progress_of(const StudyRun& run);
 
 /// Where the log of a run goes.

@@ -10,10 +10,6 @@
 namespace lomu {
 namespace {
 
-std::string last_word(const std::string& key) {
-  return key.substr(key.rfind('.') + 1);
-}
-
 /// Settings of which a later one takes the place of an earlier one of the same key.
 class Settings {
  public:
@@ -81,7 +77,7 @@ std::vector<StudyRun> runs_of(const Study& study, const std::filesystem::path& o
         const std::string& value = axis.values[rest / block];
         rest %= block;
         run.at[axis.key] = value;
-        run.id += fmt::format(",{}={}", last_word(axis.key), as_name(value));
+        run.id += fmt::format(",{}={}", short_name(axis.key), as_name(value));
         chosen.set(axis.key, value);
       }
       run.folder = out / "runs" / run.id;

@@ -26,14 +26,14 @@ struct Group {
   [[nodiscard]] std::vector<std::int64_t> steps() const {
     std::set<std::int64_t> all;
     for (const StudyRecord* run : runs) {
-      for (const LayerSpectrum& s : run->spectra) all.insert(s.step);
+      for (const LayerFigures& s : run->telemetry) all.insert(s.step);
     }
     return {all.begin(), all.end()};
   }
   [[nodiscard]] std::vector<int> layers() const {
     std::set<int> all;
     for (const StudyRecord* run : runs) {
-      for (const LayerSpectrum& s : run->spectra) all.insert(s.layer);
+      for (const LayerFigures& s : run->telemetry) all.insert(s.layer);
     }
     return {all.begin(), all.end()};
   }
@@ -41,7 +41,7 @@ struct Group {
   [[nodiscard]] std::optional<double> at(const char* figure, std::int64_t step, std::optional<int> layer = {}) const {
     std::vector<double> values;
     for (const StudyRecord* run : runs) {
-      for (const LayerSpectrum& s : run->spectra) {
+      for (const LayerFigures& s : run->telemetry) {
         if (s.step != step || (layer && s.layer != *layer)) continue;
         if (const auto found = s.figures.find(figure); found != s.figures.end()) values.push_back(found->second);
       }
@@ -50,21 +50,16 @@ struct Group {
   }
 };
 
-std::string value_at(const StudyRecord& record, const std::string& key) {
-  const auto found = record.at.find(key);
-  return found == record.at.end() ? std::string() : found->second;
-}
-
-/// In the order of the study's curves; groups without a spectrum are left out.
+/// In the order of the study's curves; groups without telemetry are left out.
 std::vector<Group> groups_of(const Study& study, std::span<const StudyRecord> records) {
   std::vector<Group> groups;
   for (const StudyCurve& curve : curves_of(study, records)) {
     for (const StudyPoint& point : curve.points) {
       Group group{curve.variant, curve.line, point.x, {}};
       for (const StudyRecord& r : records) {
-        const bool here = r.variant == group.variant && value_at(r, study.x) == group.x &&
-                          (study.lines.empty() || value_at(r, study.lines) == group.line);
-        if (here && !r.spectra.empty()) group.runs.push_back(&r);
+        const bool here = r.variant == group.variant && r.place(study.x) == group.x &&
+                          (study.lines.empty() || r.place(study.lines) == group.line);
+        if (here && !r.telemetry.empty()) group.runs.push_back(&r);
       }
       if (!group.runs.empty()) groups.push_back(std::move(group));
     }
@@ -72,14 +67,10 @@ std::vector<Group> groups_of(const Study& study, std::span<const StudyRecord> re
   return groups;
 }
 
-std::string last_word(const std::string& key) {
-  return key.substr(key.rfind('.') + 1);
-}
-
 std::string name_of(const Study& study, const Group& group) {
   std::string name = group.variant;
-  if (!group.line.empty()) name += fmt::format(", {} {}", last_word(study.lines), group.line);
-  return fmt::format("{}, {} {}", name, last_word(study.x), group.x);
+  if (!group.line.empty()) name += fmt::format(", {} {}", short_name(study.lines), group.line);
+  return fmt::format("{}, {} {}", name, short_name(study.x), group.x);
 }
 
 std::string shown(std::optional<double> value) {
@@ -135,7 +126,7 @@ std::vector<std::string> laws_of(const Study& study, std::span<const Group> grou
     const auto of_median = exponent_of(x, medians);
     const auto of_largest = exponent_of(x, largest);
     if (of_median && of_largest) {
-      const std::string along = last_word(study.x);
+      const std::string along = short_name(study.x);
       laws.push_back(
           fmt::format("{}: at the end the median goes about as {}^{:.2f}, the largest as {}^{:.2f}; a flat "
                       "spectrum of n values has n^-0.50.",
@@ -207,8 +198,7 @@ std::string spectra_section(const Study& study, std::span<const StudyRecord> rec
   const std::vector<Group> groups = groups_of(study, records);
   std::string html =
       "<p>Singular values of the momentum over its Frobenius norm, medians over repeats, and over layers in the "
-      "tables. "
-      "LoRA-Muon: of the momentum in the metric of the other factor. Missed: the share of directions that five "
+      "tables. LoRA-Muon: of the momentum in the metric of the other factor. Missed: the share of directions that five "
       "Newton-Schulz steps leave short.</p>\n";
   html += "<h3>Left: P, or a dense matrix</h3>\n" + table_of(study, groups, "left");
   html += "<h3>Right: Q</h3>\n" + table_of(study, groups, "right");

@@ -3,8 +3,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <filesystem>
 #include <string>
 
 #include "engine/page/plot.h"
@@ -147,6 +149,17 @@ TEST(Findings, InvarianceComparesTheSameSeeds) {
   ASSERT_EQ(found.size(), 1u);
   EXPECT_DOUBLE_EQ(*found[0].largest, 0.25);  // though the seeds are 1 apart
   EXPECT_THAT(verdict_of(s, all), HasSubstr("moves by at most 2.50e-01 over lr from 1 to 3"));
+}
+
+TEST(StudyRecord, OfARunWhoseResultIsGoneIsAFailureWithItsReason) {
+  const auto folder = std::filesystem::temp_directory_path() / ("lomu-record-" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder / "run");
+  const StudyRun run{"run", "plain", {}, folder / "run", "a: 1\n"};
+  const StudyRecord record = finish_record(run, 0);
+  EXPECT_THAT(record.failure, HasSubstr("the folder holds no run"));
+  EXPECT_FALSE(record.diverged);
+  EXPECT_FALSE(read_record(run)) << "it gets another try";
+  std::filesystem::remove_all(folder);
 }
 
 TEST(StudyPage, SaysTheVerdictAndStandsByItself) {

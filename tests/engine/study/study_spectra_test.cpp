@@ -18,7 +18,7 @@ HistoryPair pair_of(const std::string& name, double median) {
   return {name, {{"momentum_left_median", median}, {"stable_rank", 1.0}, {"condition_left", 3.0}}};
 }
 
-TEST(LayerSpectra, AreMediansOverThePairsOfALayer) {
+TEST(LayerFigures, AreMediansOverThePairsOfALayer) {
   RunHistory run;
   run.steps = {{1, {}, {}},  // without telemetry
                {2,
@@ -26,24 +26,26 @@ TEST(LayerSpectra, AreMediansOverThePairsOfALayer) {
                 {pair_of("model.layers.0.self_attn.q_proj", 0.1), pair_of("model.layers.0.self_attn.k_proj", 0.5),
                  pair_of("model.layers.0.mlp.up_proj", 0.2), pair_of("model.layers.11.mlp.up_proj", 0.4),
                  pair_of("lm_head", 0.9)}}};
-  const auto spectra = layer_spectra_of(run);
+  const auto spectra = layer_figures_of(run);
   ASSERT_EQ(spectra.size(), 2u);
   EXPECT_EQ(spectra[0].step, 2);
   EXPECT_EQ(spectra[0].layer, 0);
-  EXPECT_THAT(spectra[0].figures, ElementsAre(testing::Pair("momentum_left_median", 0.2)));
+  EXPECT_THAT(spectra[0].figures,
+              ElementsAre(testing::Pair("condition_left", 3.0), testing::Pair("momentum_left_median", 0.2),
+                          testing::Pair("stable_rank", 1.0)));
   EXPECT_EQ(spectra[1].layer, 11);
 }
 
-TEST(LayerSpectra, KeepThreeDigitsThroughARecord) {
-  const std::vector<LayerSpectrum> spectra = {{5, 3, {{"missed_left", 0.0}, {"momentum_left_median", 0.123456}}}};
-  const auto again = layer_spectra_from(to_json(spectra)).value();
+TEST(LayerFigures, KeepThreeDigitsThroughARecord) {
+  const std::vector<LayerFigures> spectra = {{5, 3, {{"missed_left", 0.0}, {"momentum_left_median", 0.123456}}}};
+  const auto again = layer_figures_from(to_json(spectra)).value();
   ASSERT_EQ(again.size(), 1u);
   EXPECT_EQ(again[0].step, 5);
   EXPECT_EQ(again[0].layer, 3);
   EXPECT_EQ(again[0].figures.at("momentum_left_median"), 0.123);
   EXPECT_EQ(again[0].figures.size(), 2u);
-  EXPECT_FALSE(layer_spectra_from("[{\"step\": 1}]"));
-  EXPECT_FALSE(layer_spectra_from("[{"));
+  EXPECT_FALSE(layer_figures_from("[{\"step\": 1}]"));
+  EXPECT_FALSE(layer_figures_from("[{"));
 }
 
 Study study() {
@@ -69,14 +71,14 @@ std::vector<StudyRecord> records() {
       for (const std::int64_t step : {10, 20}) {
         for (const int layer : {0, 1}) {
           const double median = (step == 10 ? 2 : 1) / std::sqrt(rank) + off;
-          r.spectra.push_back({step,
-                               layer,
-                               {{"momentum_left_smallest", median / 10},
-                                {"momentum_left_q10", median / 5},
-                                {"momentum_left_median", median},
-                                {"momentum_left_q90", median},
-                                {"momentum_left_largest", 0.5},
-                                {"missed_left", layer == 1 && step == 20 ? 0.25 : 0.0}}});
+          r.telemetry.push_back({step,
+                                 layer,
+                                 {{"momentum_left_smallest", median / 10},
+                                  {"momentum_left_q10", median / 5},
+                                  {"momentum_left_median", median},
+                                  {"momentum_left_q90", median},
+                                  {"momentum_left_largest", 0.5},
+                                  {"missed_left", layer == 1 && step == 20 ? 0.25 : 0.0}}});
         }
       }
     }
@@ -103,7 +105,7 @@ TEST(StudySpectra, AreOnThePage) {
 TEST(StudySpectra, ShowHowFactorsGrow) {
   auto all = records();
   for (StudyRecord& r : all) {
-    for (LayerSpectrum& s : r.spectra) {
+    for (LayerFigures& s : r.telemetry) {
       s.figures["norm_left"] = static_cast<double>(s.step);
       s.figures["norm_right"] = 7;
       s.figures["product_largest"] = 0.5;
@@ -117,7 +119,7 @@ TEST(StudySpectra, ShowHowFactorsGrow) {
 
 TEST(StudySpectra, NeedTelemetry) {
   auto without = records();
-  for (StudyRecord& r : without) r.spectra.clear();
+  for (StudyRecord& r : without) r.telemetry.clear();
   EXPECT_THAT(spectra_sentences(study(), without), ElementsAre(HasSubstr("set telemetry.every")));
   EXPECT_THAT(page_of(study(), without, ""), HasSubstr("set telemetry.every"));
 }
