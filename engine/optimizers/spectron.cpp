@@ -4,8 +4,7 @@
 
 #include <string>
 
-#include "engine/optimizers/matrix_sign.h"
-#include "engine/optimizers/momentum.h"
+#include "engine/optimizers/factor_signs.h"
 #include "engine/optimizers/parallel_pairs.h"
 
 namespace lomu {
@@ -13,34 +12,13 @@ namespace {
 
 PairReport step_pair(const PairView& pair, const StepInfo& info, const OptimizerOptions& options) {
   const std::string where = fmt::format("{}, step {}", pair.name, info.step);
-  const auto state = [&](std::size_t slot) { return state_slot(pair, kMomentumSlots, slot).data(); };
-  const MovingMatrix left{{false, pair.m, pair.r}, pair.left, pair.grad_left, state(0)};
-  const MovingMatrix right{{true, pair.n, pair.r}, pair.right, pair.grad_right, state(1)};
-  const MomentumRule rule = momentum_rule(options, info);
-  const SmallMatrix left_factor = gram_of(left.shape, left.factor);
-  const SmallMatrix right_factor = gram_of(right.shape, right.factor);
-  const DirectionGram left_gram = direction_gram(left, rule);
-  const DirectionGram right_gram = direction_gram(right, rule);
-  require_finite_factor(left_factor, "the left factor", where);
-  require_finite_factor(right_factor, "the right factor", where);
-  require_finite_direction(left_gram.gram, "the left factor", where);
-  require_finite_direction(right_gram.gram, "the right factor", where);
-
-  const StepMatrix left_sign = sign_matrix(left_gram.gram, options.orthogonalizer, where);
-  const StepMatrix right_sign = sign_matrix(right_gram.gram, options.orthogonalizer, where);
-  const double keep = 1.0 - info.lr * options.weight_decay;
-  const double reach = info.lr / (spectral_norm(left_factor) + spectral_norm(right_factor) + 1.0);
-  apply_step(left, rule, left_sign.k, keep, -reach);
-  apply_step(right, rule, right_sign.k, keep, -reach);
-
-  const double left_step = reach * reach * left_sign.norm_squared;
-  const double right_step = reach * reach * right_sign.norm_squared;
-  PairReport report;
-  report.grad_norm_squared = left_gram.grad_norm_squared + right_gram.grad_norm_squared;
-  report.update_norm_squared = left_step + right_step;
-  report.relative_step_left = relative_step(left_step, left_factor.trace());
-  report.relative_step_right = relative_step(right_step, right_factor.trace());
-  return report;
+  const auto [left, right] = moving_factors(pair);
+  const SmallMatrix left_gram = gram_of(left.shape, left.factor);
+  const SmallMatrix right_gram = gram_of(right.shape, right.factor);
+  require_finite_factor(left_gram, "the left factor", where);
+  require_finite_factor(right_gram, "the right factor", where);
+  const double reach = info.lr / (spectral_norm(left_gram) + spectral_norm(right_gram) + 1.0);
+  return step_along_signs(pair, info, options, {reach, reach, left_gram.trace(), right_gram.trace()});
 }
 
 }  // namespace
