@@ -43,7 +43,7 @@ class Resolve {
     for (const Entry* entry : chosen_) refuse_ineffective(*entry);
     for (const Entry* entry : chosen_) refuse_stale(*entry);
     for (const Field& field : schema_.fields()) {
-      if (field.derive && given(field.path) == nullptr && !inherited(start)) {
+      if (field.derive && given(field.path) == nullptr && !inherited(field, start)) {
         field.set(config_, field.derive(config_));
       }
     }
@@ -59,11 +59,15 @@ class Resolve {
                          entry == nullptr ? (item_ == nullptr ? 0 : item_->line) : entry->line});
   }
 
-  /// Whether an item takes from the job what follows from other keys, being of the kind that the job names.
-  [[nodiscard]] bool inherited(const TrainConfig& start) const {
+  /// Whether an item takes from the job what follows from other keys: it is of the kind that the job names, and what
+  /// the value was chosen for is as in the job.
+  [[nodiscard]] bool inherited(const Field& field, const TrainConfig& start) const {
     if (item_ == nullptr) return false;
-    const Field& kind = *schema_.find(item_->list->kind);
-    return kind.get(start) == kind.get(config_);
+    const auto as_in_job = [&](const std::string& key) {
+      const Field& of_key = *schema_.find(key);
+      return of_key.get(start) == of_key.get(config_);
+    };
+    return as_in_job(item_->list->kind) && std::all_of(field.chosen_for.begin(), field.chosen_for.end(), as_in_job);
   }
 
   static const Entry* last(const std::vector<Entry>& entries, std::string_view path, bool from_file_only = false) {
@@ -153,15 +157,19 @@ class Resolve {
   /// does not say that key itself, which it has changed in the job.
   void refuse_stale(const Entry& entry) {
     const Field& field = *entry.field;
-    if (entry.from_command_line() || field.chosen_for.empty()) return;
-    std::optional<Change> change = change_of(field.chosen_for);
-    if (job_ != nullptr && given(field.chosen_for) == nullptr) {
-      change = job_->change_of(item_->list->like + field.chosen_for.substr(item_->list->path.size()));
+    if (entry.from_command_line()) return;
+    for (const std::string& key : field.chosen_for) {
+      if (!schema_.applies(*schema_.find(key), config_)) continue;
+      std::optional<Change> change = change_of(key);
+      if (job_ != nullptr && given(key) == nullptr) {
+        change = job_->change_of(item_->list->like + key.substr(item_->list->path.size()));
+      }
+      if (!change) continue;
+      problem(fmt::format("`{}` of the file was chosen for {}, and the command line asks for {}", field.path,
+                          change->was, change->now),
+              &entry, fmt::format("give {}=... as well; the default is {}", shown(field.path), default_text(field)));
+      return;
     }
-    if (!change) return;
-    problem(fmt::format("`{}` of the file was chosen for {}, and the command line asks for {}", field.path, change->was,
-                        change->now),
-            &entry, fmt::format("give {}=... as well; the default is {}", shown(field.path), default_text(field)));
   }
 
   [[nodiscard]] std::string shown(const std::string& path) const {

@@ -9,6 +9,7 @@ namespace lomu::config {
 namespace {
 
 constexpr const char* kName = "optimizer.name";
+constexpr const char* kMultiplier = "optimizer.multiplier";
 constexpr double kIntMax = 2147483647;
 
 /// What the defaults of an optimizer are where they differ from one to the next.
@@ -20,23 +21,38 @@ struct Standard {
   bool clipped = false;  ///< gradients, to norm 1
 };
 
+/// Of lora_muon and lora_rite_core, found by finetuning (docs/findings.md).
+double rate_for(StepMultiplier multiplier) {
+  switch (multiplier) {
+    case StepMultiplier::kNone:
+    case StepMultiplier::kSqrtMOverN: return 0.01;
+    case StepMultiplier::kFrobenius:
+    case StepMultiplier::kRmsOverWidth: return 0.05;
+    case StepMultiplier::kRms: return 4e-4;
+  }
+  return 0.05;
+}
+
 // A rate found for one optimizer means nothing to another: for lora_muon, lora_rite_core and spectron it is the
-// spectral size of a step of W, for muon and muon_factors that of a step of the matrix itself, for the others a bound
+// size of a step of W, for muon and muon_factors that of a step of the matrix itself, for the others a bound
 // on each entry. Momentum and Nesterov's look ahead are those of the optimizer's authors.
-Standard standard(OptimizerName name) {
+Standard standard(OptimizerName name, StepMultiplier multiplier) {
   switch (name) {
-    case OptimizerName::kLoraMuon: return {.lr = 0.01};
+    case OptimizerName::kLoraMuon: return {.lr = rate_for(multiplier)};
     case OptimizerName::kAdamW: return {.lr = 2e-4, .clipped = true};
     case OptimizerName::kMuonFactors: return {.lr = 5e-4, .momentum = 0.95, .nesterov = true};
     case OptimizerName::kSpectron: return {.lr = 0.01, .momentum = 0.95};
     case OptimizerName::kLoraRite: return {.lr = 2e-4, .clipped = true};
-    case OptimizerName::kLoraRiteCore: return {.lr = 0.01};
+    case OptimizerName::kLoraRiteCore: return {.lr = rate_for(multiplier)};
     case OptimizerName::kScaledAdamW: return {.lr = 2e-4, .clipped = true};
     case OptimizerName::kLoraPlus: return {.lr = 5e-5, .clipped = true};
     case OptimizerName::kMuon:
       return {.lr = 0.02, .momentum = 0.95, .nesterov = true, .orthogonalizer = Orthogonalizer::kNewtonSchulz};
   }
-  return {.lr = 0.01};
+  return {};
+}
+Standard standard(const TrainConfig& config) {
+  return standard(config.optimizer.name, config.optimizer.multiplier);
 }
 
 using Names = std::vector<std::string>;
@@ -66,13 +82,17 @@ void add_general(SectionOf& optimizer) {
                  {"scaled_adamw", OptimizerName::kScaledAdamW, "AdamW on gradients preconditioned by the partner"},
                  {"lora_plus", OptimizerName::kLoraPlus, "AdamW with a larger rate for the left factor"}},
                 "the rule");
-  optimizer.key("lr", &OptimizerConfig::lr, "highest learning rate; lora_muon: spectral size of one step of s P Q^T")
+  optimizer
+      .key("lr", &OptimizerConfig::lr,
+           "highest learning rate; lora_muon: times the factor of `multiplier`, the spectral norm of a step of s P Q^T")
       .above(0, 1e6)
-      .chosen_for(kName)
+      .chosen_for({kName, kMultiplier})
       .default_from(
-          "0.01 for lora_muon, lora_rite_core and spectron, 0.0002 for adamw, scaled_adamw and lora_rite, 5e-05 for "
-          "lora_plus, 0.02 for muon, 0.0005 for muon_factors",
-          [](const TrainConfig& config) -> Value { return standard(config.optimizer.name).lr; });
+          "0.05 for lora_muon and lora_rite_core (by multiplier: 0.01 for none and sqrt_m_over_n, 0.0004 for rms), "
+          "0.01 "
+          "for spectron, 0.0002 for adamw, scaled_adamw and lora_rite, 5e-05 for lora_plus, 0.02 for muon, 0.0005 for "
+          "muon_factors",
+          [](const TrainConfig& config) -> Value { return standard(config).lr; });
   optimizer
       .key("weight_decay", &OptimizerConfig::weight_decay,
            "decay rate lambda: lora_muon and lora_rite_core shrink the product, others each factor, by lambda x lr a "
@@ -86,11 +106,11 @@ void add_spectral(SectionOf& optimizer) {
       .from_below(0, 1)
       .when(kName, with_momentum())
       .default_from("0.95 for muon, muon_factors and spectron, else 0.9",
-                    [](const TrainConfig& config) -> Value { return standard(config.optimizer.name).momentum; });
+                    [](const TrainConfig& config) -> Value { return standard(config).momentum; });
   optimizer.key("nesterov", &OptimizerConfig::nesterov, "look one step ahead with the momentum")
       .when(kName, with_momentum())
       .default_from("true for muon and muon_factors, else false",
-                    [](const TrainConfig& config) -> Value { return standard(config.optimizer.name).nesterov; });
+                    [](const TrainConfig& config) -> Value { return standard(config).nesterov; });
   optimizer
       .key("damping", &OptimizerConfig::damping,
            "largest relative step rho of a factor whose partner starts at zero; off needs adapter.init: balanced")
@@ -106,7 +126,7 @@ void add_spectral(SectionOf& optimizer) {
            "how the matrix sign is computed")
       .when(kName, with_sign())
       .default_from("newton_schulz for muon, else exact", [](const TrainConfig& config) -> Value {
-        const bool exact = standard(config.optimizer.name).orthogonalizer == Orthogonalizer::kExact;
+        const bool exact = standard(config).orthogonalizer == Orthogonalizer::kExact;
         return std::string(exact ? "exact" : "newton_schulz");
       });
   optimizer
@@ -127,7 +147,9 @@ void add_spectral(SectionOf& optimizer) {
            {{"none", StepMultiplier::kNone, "1: lr is the spectral norm of a step"},
             {"frobenius", StepMultiplier::kFrobenius, "1 / sqrt(rank): lr is the Frobenius norm of a step"},
             {"sqrt_m_over_n", StepMultiplier::kSqrtMOverN, "sqrt(out / in)"},
-            {"rms", StepMultiplier::kRms, "0.2 sqrt(out x in / rank): AdamW's step size in RMS"}},
+            {"rms", StepMultiplier::kRms, "0.2 sqrt(out x in / rank): AdamW's step size in RMS"},
+            {"rms_over_width", StepMultiplier::kRmsOverWidth,
+             "sqrt(out x in / rank) / hidden size: all entries move alike, and lr suits all widths"}},
            "factor on lr by rank and shape of the layer")
       .when(kName, Names{"lora_muon", "lora_rite_core"});
   optimizer
@@ -228,9 +250,8 @@ void add_optimizer(Table& table) {
       .key("max_grad_norm", &OptimizerConfig::max_grad_norm, "gradients are scaled down to this norm over all factors")
       .above(0)
       .or_off()
-      .default_from("1 for adamw, lora_plus, scaled_adamw and lora_rite, else off", [](const TrainConfig& config) {
-        return standard(config.optimizer.name).clipped ? Value{1.0} : Value{};
-      });
+      .default_from("1 for adamw, lora_plus, scaled_adamw and lora_rite, else off",
+                    [](const TrainConfig& config) { return standard(config).clipped ? Value{1.0} : Value{}; });
   add_groups(table);
 }
 

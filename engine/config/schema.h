@@ -47,7 +47,7 @@ struct Field {
   std::string excludes;   ///< the key that cannot be given together with this one
   std::string when_key;   ///< the key has an effect only if that key has one of the values `when_values`
   std::vector<std::string> when_values;
-  std::string chosen_for;    ///< a value of this key is meant for one value of that key only
+  std::vector<std::string> chosen_for;  ///< a value of this key is meant for one value of each of those keys only
   std::string default_note;  ///< set where the default follows from other keys: says how, and `derive` computes it
   std::function<Value(const TrainConfig&)> derive;
 

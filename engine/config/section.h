@@ -99,7 +99,7 @@ class Row {
   Row& when(std::string key, std::vector<std::string> values) {
     return set(&Field::when_key, std::move(key)).set(&Field::when_values, std::move(values));
   }
-  Row& chosen_for(std::string key) { return set(&Field::chosen_for, std::move(key)); }
+  Row& chosen_for(std::vector<std::string> keys) { return set(&Field::chosen_for, std::move(keys)); }
   Row& default_from(std::string note, std::function<Value(const TrainConfig&)> derive) {
     return set(&Field::default_note, std::move(note)).set(&Field::derive, std::move(derive));
   }
@@ -208,9 +208,8 @@ class Table {
     };
     for (Field field : fields_) {
       if (field.section() != list.like || field.name() == list.but) continue;
-      for (std::string* path : {&field.path, &field.excludes, &field.when_key, &field.chosen_for}) {
-        *path = renamed(*path);
-      }
+      for (std::string* path : {&field.path, &field.excludes, &field.when_key}) *path = renamed(*path);
+      for (std::string& path : field.chosen_for) path = renamed(path);
       // What an own key excludes, excludes it.
       for (const Field& other : own.fields_) {
         if (other.excludes == field.path) field.excludes = other.path;

@@ -35,7 +35,7 @@ enum class OptimizerName {
 enum class Orthogonalizer { kExact, kNewtonSchulz, kPolarExpress };
 enum class SpectralFilter { kSign, kDamped, kPower };
 enum class MuonScaling { kOriginal, kRms, kNone };
-enum class StepMultiplier { kNone, kFrobenius, kSqrtMOverN, kRms };
+enum class StepMultiplier { kNone, kFrobenius, kSqrtMOverN, kRms, kRmsOverWidth };
 enum class DeviceName { kAuto, kCpu, kCuda };
 enum class BackendName { kAuto, kCpu, kReference };
 enum class ComputeType { kAuto, kF32, kBF16 };
@@ -126,7 +126,7 @@ struct TrainingConfig {
 
 struct OptimizerConfig {
   OptimizerName name = OptimizerName::kLoraMuon;
-  double lr = 0.01;
+  double lr = 0.05;
   double weight_decay = 0;
   double momentum = 0.9;
   bool nesterov = false;
@@ -135,7 +135,7 @@ struct OptimizerConfig {
   SpectralFilter filter = SpectralFilter::kSign;
   double filter_tau = 0.1;
   double filter_power = 0.5;
-  StepMultiplier multiplier = StepMultiplier::kNone;
+  StepMultiplier multiplier = StepMultiplier::kRmsOverWidth;
   MuonScaling scaling = MuonScaling::kOriginal;
   int balance_every = 100;  ///< steps; 0: never
   double beta1 = 0.9;

@@ -86,7 +86,7 @@ PairReport step_pair(const PairView& pair, const StepInfo& info, const Optimizer
   report.grad_norm_squared = left_grams.grad_norm_squared + right_grams.grad_norm_squared;
   StepMatrix left_step{SmallMatrix(pair.r), 0.0, {}};
   StepMatrix right_step = left_step;
-  const double eta = spectral_step_size(options.multiplier, info.lr, pair.m, pair.n, pair.r);
+  const double eta = spectral_step_size(options, info.lr, pair.m, pair.n, pair.r);
   if (eta > 0.0) {
     const double c = options.damping ? eta / (2.0 * *options.damping * pair.scale) : 0.0;
     const double left_damping = pair.right_started_zero ? c : 0.0;
@@ -166,14 +166,17 @@ void check_metric_exists(std::span<const PairView> pairs, const OptimizerOptions
   }
 }
 
-double spectral_step_size(StepMultiplier multiplier, double lr, std::int64_t m, std::int64_t n, std::int64_t r) {
+double spectral_step_size(const OptimizerOptions& options, double lr, std::int64_t m, std::int64_t n, std::int64_t r) {
   const auto rows = static_cast<double>(m);
   const auto columns = static_cast<double>(n);
-  switch (multiplier) {
+  const auto rank = static_cast<double>(r);
+  switch (options.multiplier) {
     case StepMultiplier::kNone: return lr;
-    case StepMultiplier::kFrobenius: return lr / std::sqrt(static_cast<double>(r));
+    case StepMultiplier::kFrobenius: return lr / std::sqrt(rank);
     case StepMultiplier::kSqrtMOverN: return lr * std::sqrt(rows / columns);
-    case StepMultiplier::kRms: return lr * 0.2 * std::sqrt(rows * columns / static_cast<double>(r));
+    case StepMultiplier::kRms: return lr * 0.2 * std::sqrt(rows * columns / rank);
+    case StepMultiplier::kRmsOverWidth:
+      return lr * std::sqrt(rows * columns / rank) / static_cast<double>(options.hidden_size);
   }
   return lr;
 }

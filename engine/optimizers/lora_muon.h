@@ -30,6 +30,6 @@ class LoraMuon final : public Optimizer {
 void check_metric_exists(std::span<const PairView> pairs, const OptimizerOptions& options, std::string_view optimizer);
 
 /// The spectral size eta of a step of W: ||s dP Q^T||_2 and ||s P dQ^T||_2 are at most eta / 2.
-double spectral_step_size(StepMultiplier multiplier, double lr, std::int64_t m, std::int64_t n, std::int64_t r);
+double spectral_step_size(const OptimizerOptions& options, double lr, std::int64_t m, std::int64_t n, std::int64_t r);
 
 }  // namespace lomu

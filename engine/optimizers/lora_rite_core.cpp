@@ -113,7 +113,7 @@ PairReport step_pair(const PairView& pair, const StepInfo& info, const Optimizer
 
   Matrix left_step = Matrix::Zero(pair.m, pair.r);
   Matrix right_step = Matrix::Zero(pair.n, pair.r);
-  const double eta = spectral_step_size(options.multiplier, info.lr, pair.m, pair.n, pair.r);
+  const double eta = spectral_step_size(options, info.lr, pair.m, pair.n, pair.r);
   const double reach = eta / (2.0 * pair.scale);
   if (eta > 0.0) {
     const double c = options.damping ? reach / *options.damping : 0.0;

@@ -61,6 +61,9 @@ void check_options(const OptimizerOptions& o) {
     throw UsageError("lora_muon has no polar_express: its metric needs an inverse root as well",
                      "optimizer.orthogonalizer", "use exact, or newton_schulz for the paper's recursions");
   }
+  if (o.multiplier == StepMultiplier::kRmsOverWidth) {
+    require_option(o.hidden_size > 0, "hidden_size", static_cast<double>(o.hidden_size), "that of the model");
+  }
   require_option(in_unit(o.beta1), "beta1", o.beta1, "at least 0 and less than 1");
   require_option(in_unit(o.beta2), "beta2", o.beta2, "at least 0 and less than 1");
   require_option(std::isfinite(o.eps) && o.eps > 0.0, "eps", o.eps, "positive");

@@ -134,9 +134,9 @@ enum class OptimizerKind : std::uint8_t {
 /// How a matrix sign is computed. kNewtonSchulz: LoRA-Muon's paper's recursions, Muon's quintic elsewhere;
 /// kPolarExpress: not for LoRA-Muon.
 enum class Orthogonalizer : std::uint8_t { kExact, kNewtonSchulz, kPolarExpress };
-/// What multiplies lr to give the spectral size of a step: 1; 1 / sqrt(r), which gives it the same Frobenius norm at all
-/// ranks; sqrt(m / n); or 0.2 sqrt(m n / r), which matches AdamW's RMS.
-enum class StepMultiplier : std::uint8_t { kNone, kFrobenius, kSqrtMOverN, kRms };
+/// What multiplies lr to give the spectral size of a step: 1; 1 / sqrt(r), which gives it the same Frobenius norm at
+/// all ranks; sqrt(m / n); 0.2 sqrt(m n / r), which matches AdamW's RMS; or sqrt(m n / r) / hidden_size.
+enum class StepMultiplier : std::uint8_t { kNone, kFrobenius, kSqrtMOverN, kRms, kRmsOverWidth };
 
 /// What LoRA-Muon makes of the singular values s of a whitened momentum: 1 (Muon), s / sqrt(s^2 + tau^2 s_max^2), or
 /// (s / s_max)^p. Large ones stay near 1, small ones, mostly noise at high rank, move less.
@@ -164,6 +164,7 @@ struct OptimizerOptions {
       0.1;  ///< rho: bound on the relative step where the partner started at zero; empty: off
   Orthogonalizer orthogonalizer = Orthogonalizer::kExact;
   StepMultiplier multiplier = StepMultiplier::kNone;
+  std::int64_t hidden_size = 0;                   ///< of the model; for kRmsOverWidth
   std::int64_t balance_every = 100;               ///< steps between gauge balances; 0: never
   SpectralFilter filter = SpectralFilter::kSign;  ///< others need kExact
   double filter_tau = 0.1;

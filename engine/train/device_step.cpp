@@ -54,7 +54,7 @@ std::vector<DevicePair> device_pairs(std::span<const PairView> views, const Opti
                      view.n,
                      view.r,
                      view.scale,
-                     spectral_step_size(options.multiplier, 1.0, view.m, view.n, view.r),
+                     spectral_step_size(options, 1.0, view.m, view.n, view.r),
                      view.left_started_zero,
                      view.right_started_zero,
                      view.left,

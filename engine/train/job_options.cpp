@@ -65,7 +65,7 @@ OptimizerKind kind_of(config::OptimizerName name) {
   return OptimizerKind::kLoraMuon;
 }
 
-OptimizerOptions options_of(const config::OptimizerConfig& o) {
+OptimizerOptions options_of(const config::OptimizerConfig& o, const ModelConfig& model) {
   OptimizerOptions options;
   options.name = kind_of(o.name);
   options.lr = o.lr;
@@ -91,7 +91,9 @@ OptimizerOptions options_of(const config::OptimizerConfig& o) {
     case config::StepMultiplier::kFrobenius: options.multiplier = StepMultiplier::kFrobenius; break;
     case config::StepMultiplier::kSqrtMOverN: options.multiplier = StepMultiplier::kSqrtMOverN; break;
     case config::StepMultiplier::kRms: options.multiplier = StepMultiplier::kRms; break;
+    case config::StepMultiplier::kRmsOverWidth: options.multiplier = StepMultiplier::kRmsOverWidth; break;
   }
+  options.hidden_size = model.hidden_size;
   switch (o.scaling) {
     case config::MuonScaling::kOriginal: options.scaling = MuonScaling::kOriginal; break;
     case config::MuonScaling::kRms: options.scaling = MuonScaling::kRms; break;
@@ -158,10 +160,10 @@ AdapterOptions adapter_options(const config::TrainConfig& config, const ModelCon
   return options;
 }
 
-OptimizerOptions optimizer_options(const config::TrainConfig& config) {
-  OptimizerOptions options = options_of(config.optimizer);
+OptimizerOptions optimizer_options(const config::TrainConfig& config, const ModelConfig& model) {
+  OptimizerOptions options = options_of(config.optimizer, model);
   for (const config::OptimizerGroup& group : config.optimizer_groups) {
-    options.groups.push_back({group.match, options_of(group.optimizer)});
+    options.groups.push_back({group.match, options_of(group.optimizer, model)});
   }
   options.spectral_bound = config.adapter.spectral_bound;
   options.spectral_clip =

@@ -26,7 +26,7 @@ SessionOptions session_options(const config::TrainConfig& config);
 std::optional<UntrainedModel> untrained_model(const config::TrainConfig& config);
 /// Throws UsageError for a layer the model does not have.
 AdapterOptions adapter_options(const config::TrainConfig& config, const ModelConfig& model);
-OptimizerOptions optimizer_options(const config::TrainConfig& config);
+OptimizerOptions optimizer_options(const config::TrainConfig& config, const ModelConfig& model);
 ScheduleOptions schedule_options(const config::TrainConfig& config, std::int64_t total_steps);
 TokenizeOptions tokenize_options(const config::TrainConfig& config);
 DataOptions data_options(const config::TrainConfig& config, const std::filesystem::path& source);

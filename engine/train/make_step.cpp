@@ -22,7 +22,7 @@ std::unique_ptr<DeviceTransport> open_transport(const config::RuntimeConfig& run
 
 std::unique_ptr<ShardedStep> make_step(const config::TrainConfig& job, const ModelSession& session, AdaptedModel& model,
                                        bool left_started_zero, Communicator& comm, DeviceTransport* transport) {
-  const OptimizerOptions options = optimizer_options(job);
+  const OptimizerOptions options = optimizer_options(job, model.config());
   const auto micro_batches = static_cast<std::size_t>(job.training.micro_batches);
   DeviceSteps* steps = session.device_steps();
   if (steps == nullptr) {

@@ -20,8 +20,9 @@ std::size_t summing_bytes(const config::TrainConfig& job, std::size_t length, bo
   return floats * sizeof(float);
 }
 
-std::size_t optimizer_bytes(const config::TrainConfig& job, std::span<const PairInfo> pairs, DeviceSteps* steps) {
-  const OptimizerOptions options = optimizer_options(job);
+std::size_t optimizer_bytes(const config::TrainConfig& job, const ModelConfig& model, std::span<const PairInfo> pairs,
+                            DeviceSteps* steps) {
+  const OptimizerOptions options = optimizer_options(job, model);
   const auto optimizer = make_optimizer(options);
   std::vector<ParameterShape> all;
   for (const PairInfo& p : pairs) all.push_back(parameter_shape(p));
@@ -51,7 +52,7 @@ MemoryPlan plan_memory(const config::TrainConfig& job, const ModelConfig& model,
   set(Scope::kWeights, WeightsLayout(model, ops, true, pairs).bytes());
   set(Scope::kAdapters,
       adapter_set_bytes(pairs, ops.precision().gradient) + AdaptedModel::packed_bytes(model, pairs, ops));
-  set(Scope::kOptimizer, optimizer_bytes(job, pairs, steps));
+  set(Scope::kOptimizer, optimizer_bytes(job, model, pairs, steps));
   set(Scope::kActivations, decoder.bytes(Scope::kActivations));
   set(Scope::kWorkspace, decoder.bytes(Scope::kWorkspace));
   set(Scope::kComm, summing_bytes(job, length, ops.storage().on_host()));

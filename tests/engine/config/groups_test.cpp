@@ -83,6 +83,14 @@ TEST(Groups, DoNotCarryARateToAnotherOptimizer) {
   EXPECT_THAT(problems(text, {"optimizer.groups[1].name=lora_plus"}), ElementsAre(HasSubstr("chosen for adamw")));
 }
 
+TEST(Groups, DoNotCarryARateToAnotherMultiplier) {
+  const std::string text = kSmallest + "optimizer: {lr: 0.03, groups: [{match: q}, {match: k, multiplier: rms}]}\n";
+  EXPECT_EQ(parse(text).optimizer_groups[0].optimizer.lr, 0.03);
+  EXPECT_EQ(parse(text).optimizer_groups[1].optimizer.lr, 4e-4);
+  const std::string of_adamw = kSmallest + "optimizer: {groups: [{match: q, name: adamw, lr: 1e-3}]}\n";
+  EXPECT_THAT(problems(of_adamw, {"optimizer.multiplier=none"}), ElementsAre()) << "adamw has no multiplier";
+}
+
 struct Wrong {
   std::string group;  ///< lines 14 to ... of the job, after a sound first group
   std::vector<std::string> said;

@@ -128,6 +128,21 @@ TEST(Overrides, DoNotCarryARateToAnotherOptimizer) {
   EXPECT_EQ(parse(text, {"optimizer.name=adamw", "optimizer.lr=0.001"}).optimizer.lr, 0.001);
 }
 
+TEST(Overrides, DoNotCarryARateToAnotherMultiplier) {
+  const std::string text = kSmallest + "optimizer: {lr: 0.05}\n";
+  EXPECT_THAT(problems(text, {"optimizer.multiplier=rms"}),
+              ElementsAre(HasSubstr("`optimizer.lr` of the file was chosen for rms_over_width")));
+  EXPECT_THAT(problems(text, {"optimizer.multiplier=rms_over_width"}), IsEmpty());
+  EXPECT_EQ(parse(text, {"optimizer.multiplier=rms", "optimizer.lr=0.001"}).optimizer.lr, 0.001);
+}
+
+TEST(Load, TheRateThatIsNotGivenSuitsTheMultiplier) {
+  EXPECT_EQ(parse(kSmallest).optimizer.lr, 0.05);
+  EXPECT_EQ(parse(kSmallest + "optimizer: {multiplier: frobenius}\n").optimizer.lr, 0.05);
+  EXPECT_EQ(parse(kSmallest + "optimizer: {multiplier: none}\n").optimizer.lr, 0.01);
+  EXPECT_EQ(parse(kSmallest + "optimizer: {name: lora_rite_core, multiplier: rms}\n").optimizer.lr, 4e-4);
+}
+
 TEST(Load, EveryExampleIsValid) {
   int seen = 0;
   for (const auto& file : std::filesystem::directory_iterator(LOMU_SOURCE_DIR "/configs")) {

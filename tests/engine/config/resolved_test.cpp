@@ -48,7 +48,7 @@ TEST(Resolved, RoundTripsEveryExample) {
 TEST(Resolved, ShowsDerivedDefaultsAndMeanings) {
   const std::string text = resolved_yaml(with({"adapter.rank=8"}));
   EXPECT_THAT(text, HasSubstr("  alpha: 16 "));
-  EXPECT_THAT(text, HasSubstr("  lr: 0.01 "));
+  EXPECT_THAT(text, HasSubstr("  lr: 0.05 "));
   EXPECT_THAT(text, HasSubstr("# rank r of every pair"));
   EXPECT_THAT(text, HasSubstr("  epochs: 1 "));
 }

@@ -7,6 +7,8 @@
 #include <set>
 #include <sstream>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "engine/config/schema_text.h"
 #include "engine/config/terminal.h"
@@ -30,7 +32,9 @@ TEST(Schema, EveryRowIsComplete) {
     EXPECT_FALSE(field.meaning.empty() || field.meaning.ends_with('.')) << field.path;
     EXPECT_TRUE(field.get && field.set) << field.path;
     EXPECT_EQ(field.derive != nullptr, !field.default_note.empty()) << field.path;
-    for (const auto& other : {field.excludes, field.when_key, field.chosen_for}) {
+    std::vector<std::string> others = field.chosen_for;
+    others.insert(others.end(), {field.excludes, field.when_key});
+    for (const std::string& other : others) {
       EXPECT_TRUE(other.empty() || schema.find(other) != nullptr) << field.path << " names " << other;
     }
     if (!field.excludes.empty()) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -168,6 +169,9 @@ TEST(LoraMuon, MultipliersScaleTheSpectralSize) {
   EXPECT_NEAR(product_steps(pair, options).first, 0.01 / std::sqrt(8.0), 1e-7);
   options.multiplier = StepMultiplier::kRms;
   EXPECT_NEAR(product_steps(pair, options).first, 0.01 * 0.2 * std::sqrt(90.0 * 40.0 / 8.0), 1e-6);
+  options.multiplier = StepMultiplier::kRmsOverWidth;
+  options.hidden_size = 60;
+  EXPECT_NEAR(product_steps(pair, options).first, 0.01 * std::sqrt(90.0 * 40.0 / 8.0) / 60.0, 1e-7);
 }
 
 TEST(LoraMuon, FrobeniusMultiplierGivesEveryRankTheSameFrobeniusNorm) {
@@ -182,6 +186,27 @@ TEST(LoraMuon, FrobeniusMultiplierGivesEveryRankTheSameFrobeniusNorm) {
     EXPECT_NEAR((pair.scale * (left_of(pair) - p) * q.transpose()).norm(), options.lr / 2, 1e-4 * options.lr) << rank;
     EXPECT_NEAR((pair.scale * p * (right_of(pair) - q).transpose()).norm(), options.lr / 2, 1e-4 * options.lr) << rank;
   }
+}
+
+TEST(LoraMuon, RmsOverWidthMovesTheEntriesOfAllShapesAndRanksAlikeAndIsFrobeniusWhereAllSidesAreTheWidth) {
+  std::mt19937_64 random(18);
+  OptimizerOptions options = exact_options();
+  options.multiplier = StepMultiplier::kRmsOverWidth;
+  options.hidden_size = 40;
+  for (const auto& [m, n, rank] : {std::array{40, 40, 1}, {40, 40, 8}, {120, 40, 8}, {40, 120, 5}, {10, 40, 8}}) {
+    OwnedPair pair = random_pair(random, m, n, rank);
+    const Dense p = left_of(pair);
+    const Dense q = right_of(pair);
+    step_once(*make_optimizer(options), pair, {1, options.lr, {}});
+    const double rms = (pair.scale * (left_of(pair) - p) * q.transpose()).norm() / std::sqrt(double(m) * n);
+    EXPECT_NEAR(rms * 40, options.lr / 2, 1e-4 * options.lr) << m << " x " << n << ", rank " << rank;
+  }
+}
+
+TEST(LoraMuon, RmsOverWidthWithoutAWidthIsRefused) {
+  OptimizerOptions options = exact_options();
+  options.multiplier = StepMultiplier::kRmsOverWidth;
+  EXPECT_THROW(make_optimizer(options), UsageError);
 }
 
 TEST(LoraMuon, RmsMultiplierGivesTheRootMeanSquareOfAdamW) {

@@ -100,8 +100,8 @@ TEST(TrainRun, WritesAnObjectAStepAndWhatItWasTold) {
     EXPECT_LE(m["tokens"].get<int>(), 4 * 128);
     EXPECT_GT(m["update_norm"].get<double>(), 0.0);
   }
-  EXPECT_DOUBLE_EQ(metrics[0]["lr"].get<double>(), 0.005) << "half-way up";
-  EXPECT_DOUBLE_EQ(metrics[1]["lr"].get<double>(), 0.01);
+  EXPECT_DOUBLE_EQ(metrics[0]["lr"].get<double>(), 0.025) << "half-way up";
+  EXPECT_DOUBLE_EQ(metrics[1]["lr"].get<double>(), 0.05);
 
   const json summary = json::parse(run.read("out/summary.json"));
   EXPECT_EQ(summary["steps"], 6);
