@@ -167,7 +167,9 @@ class Resolve {
       if (!change) continue;
       problem(fmt::format("`{}` of the file was chosen for {}, and the command line asks for {}", field.path,
                           change->was, change->now),
-              &entry, fmt::format("give {}=... as well; the default is {}", shown(field.path), default_text(field)));
+              &entry,
+              fmt::format("give {}=... as well; its default is {} then", shown(field.path),
+                          field.derive ? value_text(field, field.derive(config_)) : default_text(field)));
       return;
     }
   }

@@ -18,7 +18,7 @@ struct Standard {
   double momentum = 0.9;
   bool nesterov = false;
   Orthogonalizer orthogonalizer = Orthogonalizer::kExact;
-  bool clipped = false;  ///< gradients, to norm 1
+  std::optional<double> max_grad_norm = {};
 };
 
 /// Of lora_muon and lora_rite_core, found by finetuning (docs/findings.md).
@@ -35,17 +35,19 @@ double rate_for(StepMultiplier multiplier) {
 
 // A rate found for one optimizer means nothing to another: for lora_muon, lora_rite_core and spectron it is the
 // size of a step of W, for muon and muon_factors that of a step of the matrix itself, for the others a bound
-// on each entry. Momentum and Nesterov's look ahead are those of the optimizer's authors.
+// on each entry. Momentum and Nesterov's look ahead are those of the optimizer's authors. LoRA-Muon's steps do not get
+// smaller with the gradient, so its clipping is there to give all batches about the same say in the momentum
+// (docs/lora_muon.md).
 Standard standard(OptimizerName name, StepMultiplier multiplier) {
   switch (name) {
-    case OptimizerName::kLoraMuon: return {.lr = rate_for(multiplier)};
-    case OptimizerName::kAdamW: return {.lr = 2e-4, .clipped = true};
+    case OptimizerName::kLoraMuon: return {.lr = rate_for(multiplier), .max_grad_norm = 0.1};
+    case OptimizerName::kAdamW: return {.lr = 2e-4, .max_grad_norm = 1.0};
     case OptimizerName::kMuonFactors: return {.lr = 5e-4, .momentum = 0.95, .nesterov = true};
     case OptimizerName::kSpectron: return {.lr = 0.01, .momentum = 0.95};
-    case OptimizerName::kLoraRite: return {.lr = 2e-4, .clipped = true};
-    case OptimizerName::kLoraRiteCore: return {.lr = rate_for(multiplier)};
-    case OptimizerName::kScaledAdamW: return {.lr = 2e-4, .clipped = true};
-    case OptimizerName::kLoraPlus: return {.lr = 5e-5, .clipped = true};
+    case OptimizerName::kLoraRite: return {.lr = 2e-4, .max_grad_norm = 1.0};
+    case OptimizerName::kLoraRiteCore: return {.lr = rate_for(multiplier), .max_grad_norm = 0.1};
+    case OptimizerName::kScaledAdamW: return {.lr = 2e-4, .max_grad_norm = 1.0};
+    case OptimizerName::kLoraPlus: return {.lr = 5e-5, .max_grad_norm = 1.0};
     case OptimizerName::kMuon:
       return {.lr = 0.02, .momentum = 0.95, .nesterov = true, .orthogonalizer = Orthogonalizer::kNewtonSchulz};
   }
@@ -250,8 +252,12 @@ void add_optimizer(Table& table) {
       .key("max_grad_norm", &OptimizerConfig::max_grad_norm, "gradients are scaled down to this norm over all factors")
       .above(0)
       .or_off()
-      .default_from("1 for adamw, lora_plus, scaled_adamw and lora_rite, else off",
-                    [](const TrainConfig& config) { return standard(config).clipped ? Value{1.0} : Value{}; });
+      .default_from(
+          "0.1 for lora_muon and lora_rite_core, 1 for adamw, lora_plus, scaled_adamw and lora_rite, else off",
+          [](const TrainConfig& config) {
+            const std::optional<double> norm = standard(config).max_grad_norm;
+            return norm ? Value{*norm} : Value{};
+          });
   add_groups(table);
 }
 

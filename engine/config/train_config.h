@@ -143,7 +143,7 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double lr_ratio = 16;
   double delta = 1e-6;
-  std::optional<double> max_grad_norm;  ///< unset: no clipping
+  std::optional<double> max_grad_norm = 0.1;  ///< unset: no clipping
   bool operator==(const OptimizerConfig&) const = default;
 };
 

@@ -31,7 +31,8 @@ TEST(Load, DefaultsFollowOtherKeys) {
   EXPECT_EQ(with({"adapter.rank=8", "adapter.alpha=4"}).adapter.alpha, 4);
   EXPECT_EQ(with({"optimizer.name=adamw"}).optimizer.lr, 2e-4);
   EXPECT_EQ(with({"optimizer.name=adamw"}).optimizer.max_grad_norm, 1.0);
-  EXPECT_EQ(with({"optimizer.name=lora_muon"}).optimizer.max_grad_norm, std::nullopt);
+  EXPECT_EQ(with({"optimizer.name=lora_muon"}).optimizer.max_grad_norm, 0.1);
+  EXPECT_EQ(with({"optimizer.name=muon_factors"}).optimizer.max_grad_norm, std::nullopt);
   EXPECT_EQ(with({"training.micro_batch_tokens=333"}).data.max_length, 333);
   EXPECT_EQ(with({"training.steps=5"}).training.epochs, std::nullopt);
   EXPECT_EQ(with({}).training.epochs, 1.0);
@@ -131,7 +132,8 @@ TEST(Overrides, DoNotCarryARateToAnotherOptimizer) {
 TEST(Overrides, DoNotCarryARateToAnotherMultiplier) {
   const std::string text = kSmallest + "optimizer: {lr: 0.05}\n";
   EXPECT_THAT(problems(text, {"optimizer.multiplier=rms"}),
-              ElementsAre(HasSubstr("`optimizer.lr` of the file was chosen for rms_over_width")));
+              ElementsAre(AllOf(HasSubstr("`optimizer.lr` of the file was chosen for rms_over_width"),
+                                HasSubstr("its default is 0.0004 then"))));
   EXPECT_THAT(problems(text, {"optimizer.multiplier=rms_over_width"}), IsEmpty());
   EXPECT_EQ(parse(text, {"optimizer.multiplier=rms", "optimizer.lr=0.001"}).optimizer.lr, 0.001);
 }
